@@ -1,0 +1,1 @@
+"""Benchmarks: limits of the machine, then each method as a ratio to them and to its peers. ``python -m bench``."""

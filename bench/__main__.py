@@ -1,0 +1,33 @@
+"""Run one benchmark, print its table, write its numbers: ``python -m bench NAME [--quick] [--output DIR]``."""
+
+import argparse
+import importlib
+from pathlib import Path
+
+from bench import machine
+
+BENCHMARKS = {
+    "machine": "facts and limits of this machine",
+    "scan": "affine scans against memory bandwidth and jax.lax.associative_scan",
+    "recurrent": "GRU: every method against torch.nn.GRU, JAX DEER and our own sequential loop",
+    "startup": "import, first solve with a warm and with an empty disk cache",
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line and run the benchmark it names."""
+    names = "\n".join(f"  {name:10s} {what}" for name, what in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, epilog=f"benchmarks:\n{names}",
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", metavar="NAME", choices=list(BENCHMARKS), help=", ".join(BENCHMARKS))
+    parser.add_argument("--quick", action="store_true", help="small sizes and few repeats: does it run, not how fast")
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results"), metavar="DIR",
+                        help="folder of the JSON file (default: bench/results)")
+    chosen = parser.parse_args(arguments)
+    result = importlib.import_module(f"bench.{chosen.name}").run(chosen.quick)
+    result = {"benchmark": chosen.name, "quick": chosen.quick, "machine": machine.facts(), **result}
+    print(f"\nwritten: {machine.write_json(chosen.name, result, chosen.output)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""pitsolve: evaluate, differentiate and train sequential models in parallel over time."""
+
+from pitsolve import cells as cells
+from pitsolve.gradient import gradient as gradient
+from pitsolve.scan import affine_scan as affine_scan
+from pitsolve.scan import compose as compose
+from pitsolve.solution import ConvergenceError as ConvergenceError
+from pitsolve.solution import Gradient as Gradient
+from pitsolve.solution import Solution as Solution
+from pitsolve.solution import Status as Status
+from pitsolve.solve import solve as solve
+
+__version__ = "0.1.0"

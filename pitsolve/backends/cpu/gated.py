@@ -1,0 +1,252 @@
+"""Forward kernels of gated cells: project the inputs, propagate in time, linearise everywhere at once.
+
+Every array row of gate values is padded: ``GATES`` groups of ``units`` numbers, ``units`` being hidden_size rounded up to
+whole vectors. States stay in the user's layout (n numbers a part, no padding); the last vector of a part is masked.
+
+Recurrent products u = W h + b take one of two forms. With one head they are tiles of a matrix product. With several
+heads each unit sees only the m units of its own head; ``spread`` copies those m numbers side by side for every unit, and
+the product becomes m elementwise multiply-adds on full vectors.
+"""
+
+from numba import prange
+
+from pitsolve.backends.cpu.products import tile
+from pitsolve.backends.cpu.simd import load, multiply_add, store
+from pitsolve.compile import constant, inline, kernel
+
+GATES = constant("GATES")
+PARTS = constant("PARTS")
+LANES = constant("LANES")
+HEADED = constant("HEADED")
+STEP_VECTORS = constant("STEP_VECTORS")  # vectors and accumulator sets of the matrix-vector tile of one time step
+STEP_SETS = constant("STEP_SETS")
+TILE_VECTORS = constant("TILE_VECTORS")  # vectors of the matrix-matrix tile
+ORDER = constant("ORDER")  # what `linearise` writes: VALUE, DIAGONAL, BLOCKS or PARTIALS
+gates = constant("gates")
+
+VALUE, DIAGONAL, BLOCKS, PARTIALS = 0, 1, 2, 3
+CHUNK = 64  # time steps of one parallel task; fixed, so that no result depends on the number of threads
+
+
+@kernel
+def product_rows(a, a_at, a_row, a_step, length, packed, packed_at, blocks, start, start_at, start_block, out, out_at, out_row,
+                 count):
+    """out[r] = start + sum_k A[r, k] packed[k] for ``count`` rows of A, eight rows a tile."""
+    block = TILE_VECTORS * LANES
+    for q in range(blocks):
+        b_at = packed_at + q * length * block
+        s_at = start_at + q * start_block
+        o_at = out_at + q * block
+        r = 0
+        while r + 8 <= count:
+            tile(a, a_at + r * a_row, a_row, a_step, packed, b_at, length, start, s_at, 0, out, o_at + r * out_row, out_row,
+                 8, TILE_VECTORS, 1, LANES)
+            r += 8
+        while r < count:
+            tile(a, a_at + r * a_row, 0, a_step, packed, b_at, length, start, s_at, 0, out, o_at + r * out_row, 0,
+                 1, TILE_VECTORS, 1, LANES)
+            r += 1
+
+
+@inline
+def affine_rows(a, a_at, a_row, packed, bias, out, out_at, out_row, count):
+    """out[r] = bias + W a[r] for ``count`` rows."""
+    blocks, length, block = packed.shape
+    product_rows(a, a_at, a_row, 1, length, packed, 0, blocks, bias, 0, block, out, out_at, out_row, count)
+
+
+@inline
+def spread(h, at, n, m, units, out, out_at):
+    """out[j, i] = h[(first unit of i's head) + j]."""
+    for first in range(0, n, m):
+        for j in range(m):
+            value = h[at + first + j]
+            for i in range(m):
+                out[out_at + j * units + first + i] = value
+
+
+@inline
+def product_heads(spread_h, at, m, units, weight, bias, out, out_at):
+    """u[k, i] = b[k, i] + sum_j W[k, j, i] spread_h[j, i]."""
+    for k in range(GATES):
+        for i in range(0, units, LANES):
+            total = load(bias, k * units + i, 0, LANES, 1, LANES)
+            for j in range(m):
+                factor = load(spread_h, at + j * units + i, 0, LANES, 1, LANES)
+                total = multiply_add(load(weight, (k * m + j) * units + i, 0, LANES, 1, LANES), factor, total)
+            store(out, out_at + k * units + i, 0, LANES, total)
+
+
+@kernel(parallel=True)
+def project(x, weight, bias, drive, begin, start, stop):
+    """drive[b, t - begin] = W_ih x[b, t] + b_ih for one slab of time."""
+    length = drive.shape[1]
+    chunks = (length + CHUNK - 1) // CHUNK
+    for task in prange(x.shape[0] * chunks):
+        project_chunk(x, weight, bias, drive, begin, start, stop, task // chunks, task % chunks)
+
+
+@kernel
+def project_chunk(x, weight, bias, drive, begin, start, stop, b, chunk):
+    _, steps, m = x.shape
+    _, length, width = drive.shape
+    first = max(begin + chunk * CHUNK, start[b])
+    last = min(begin + min(length, (chunk + 1) * CHUNK), stop[b])
+    if first < last:
+        affine_rows(x, (b * steps + first) * m, m, weight, bias, drive, (b * length + first - begin) * width, width,
+                    last - first)
+
+
+@kernel(parallel=True)
+def propagate(drive, weight, bias, state, u, spread_h, states, begin, start, stop):
+    """h_t = f(h_{t-1}, x_t) through one slab, every row of the batch on its own; ``state`` carries the padded state."""
+    for b in prange(states.shape[0]):
+        propagate_row(drive, weight, bias, state, u, spread_h, states, begin, start, stop, b)
+
+
+@kernel
+def propagate_row(drive, weight, bias, state, u, spread_h, states, begin, start, stop, b):
+    _, steps, size = states.shape
+    _, length, width = drive.shape
+    n = size // PARTS
+    units = state.shape[1] // PARTS
+    m = spread_h.shape[1] // units
+    state_at = b * state.shape[1]
+    u_at = b * u.shape[1]
+    spread_at = b * spread_h.shape[1]
+    block = STEP_VECTORS * LANES
+    flat = state.reshape(-1)
+    scratch = spread_h.reshape(-1)
+    for t in range(max(begin, start[b]), min(begin + length, stop[b])):
+        if HEADED:
+            spread(flat, state_at, n, m, units, scratch, spread_at)
+            product_heads(spread_h, spread_at, m, units, weight, bias, u, u_at)
+        else:
+            blocks = weight.shape[0]
+            for q in range(blocks):
+                # Alternate the direction: the block used last is still in the first-level cache.
+                k = q if t % 2 == 0 else blocks - 1 - q
+                tile(state, state_at, 0, 1, weight, k * n * block, n, bias, k * block, 0, u, u_at + k * block, 0,
+                     1, STEP_VECTORS, STEP_SETS, LANES)
+        drive_at = (b * length + t - begin) * width
+        out_at = (b * steps + t) * size
+        for i in range(0, n, LANES):
+            p = load(drive, drive_at + i, units, LANES, GATES, LANES)
+            v = load(u, u_at + i, units, LANES, GATES, LANES)
+            s = load(state, state_at + i, units, LANES, PARTS, LANES)
+            new = gates(p, v, s)[0]
+            store(state, state_at + i, units, LANES, new)
+            store(states, out_at + i, n, n - i, new)
+
+
+@kernel(parallel=True)
+def linearise(drive, weight, bias, matrix, states, previous, u, spread_h, defect, dp, du, ds, jacobian, begin,
+              start, stop):
+    """f and its derivatives at every t of one slab, from the states of the current iterate.
+
+    ``defect`` receives f(h_{t-1}, x_t) - h_t. ``previous`` holds the state before the slab. By ``ORDER``, ``jacobian`` receives
+    the diagonal (B, L, n) or the blocks (B, L, k, m, m), or ``dp``, ``du``, ``ds`` the partial derivatives of the gates.
+    """
+    chunks = (defect.shape[1] + CHUNK - 1) // CHUNK
+    for task in prange(states.shape[0] * chunks):
+        linearise_chunk(drive, weight, bias, matrix, states, previous, u, spread_h, defect, dp, du, ds, jacobian,
+                        begin, start, stop, task // chunks, task % chunks)
+
+
+@kernel
+def linearise_chunk(drive, weight, bias, matrix, states, previous, u, spread_h, defect, dp, du, ds, jacobian,
+                    begin, start, stop, b, chunk):
+    _, steps, size = states.shape
+    _, length, width = drive.shape
+    n = size // PARTS
+    units = du.shape[2] // (PARTS * GATES)
+    task = b * ((length + CHUNK - 1) // CHUNK) + chunk
+    first = max(begin + chunk * CHUNK, start[b])
+    last = min(begin + min(length, (chunk + 1) * CHUNK), stop[b])
+    if first < last:
+        recurrent_rows(weight, bias, states, previous, u, spread_h, begin, length, n, units, b, task, first, last)
+    for t in range(first, last):
+        row = b * length + t - begin
+        # Partials are kept for the whole slab only when the caller wants them, else for one step of this task.
+        at = row if ORDER == PARTIALS else task
+        for i in range(0, n, LANES):
+            valid = n - i
+            p = load(drive, row * width + i, units, LANES, GATES, LANES)
+            v = load(u, row * u.shape[2] + i, units, LANES, GATES, LANES)
+            if t == begin:
+                s = load(previous, b * size + i, n, valid, PARTS, LANES)
+            else:
+                s = load(states, (b * steps + t - 1) * size + i, n, valid, PARTS, LANES)
+            new, by_p, by_u, by_s = gates(p, v, s)
+            store(defect, row * size + i, n, valid, new)
+            if ORDER == PARTIALS:
+                store(dp, at * dp.shape[2] + i, units, LANES, by_p)
+            if ORDER != VALUE:
+                store(du, at * du.shape[2] + i, units, LANES, by_u)
+                store(ds, at * ds.shape[2] + i, units, LANES, by_s)
+        new_row = defect[b, t - begin]
+        old_row = states[b, t]
+        for i in range(size):
+            new_row[i] -= old_row[i]
+        if ORDER == DIAGONAL:
+            diagonal_row(matrix, du[task, 0], ds[task, 0], n, units, jacobian[b, t - begin])
+        if ORDER == BLOCKS:
+            block_rows(matrix, du[task, 0], ds[task, 0], n, units, jacobian[b, t - begin])
+
+
+@inline
+def recurrent_rows(weight, bias, states, previous, u, spread_h, begin, length, n, units, b, task, first, last):
+    """u[t] = W h_{t-1} + b for first <= t < last."""
+    _, steps, size = states.shape
+    width = u.shape[2]
+    if HEADED:
+        m = spread_h.shape[1] // units
+        before, all_states, scratch = previous.reshape(-1), states.reshape(-1), spread_h.reshape(-1)
+        for t in range(first, last):
+            if t == begin:
+                spread(before, b * size, n, m, units, scratch, task * spread_h.shape[1])
+            else:
+                spread(all_states, (b * steps + t - 1) * size, n, m, units, scratch, task * spread_h.shape[1])
+            product_heads(spread_h, task * spread_h.shape[1], m, units, weight, bias, u,
+                          (b * length + t - begin) * width)
+    else:
+        if first == begin:
+            affine_rows(previous, b * size, size, weight, bias, u, b * length * width, width, 1)
+            first += 1
+        affine_rows(states, (b * steps + first - 1) * size, size, weight, bias, u,
+                    (b * length + first - begin) * width, width, last - first)
+
+
+@inline
+def diagonal_row(matrix, du, ds, n, units, out):
+    """Diagonal of the Jacobian: sum_k du[k] W_k[i, i] + ds, never through the dense matrix."""
+    m = matrix.shape[1]
+    for i in range(n):
+        total = ds[i]
+        for k in range(GATES):
+            total += du[k * units + i] * matrix[k * n + i, i % m]
+        out[i] = total
+    for a in range(1, PARTS):
+        for i in range(n):
+            out[a * n + i] = ds[(a * PARTS + a) * units + i]
+
+
+@inline
+def block_rows(matrix, du, ds, n, units, out):
+    """Blocks of the Jacobian: sum_k diag(du[a, k]) W_k in the columns of h, diag(ds[a, b]) in those of part b."""
+    m = matrix.shape[1]
+    for head in range(out.shape[0]):
+        block = out[head]
+        for a in range(PARTS):
+            for r in range(m):
+                i = head * m + r
+                row = block[a * m + r]
+                for j in range(m):
+                    total = du[a * GATES * units + i] * matrix[i, j]
+                    for k in range(1, GATES):
+                        total += du[(a * GATES + k) * units + i] * matrix[k * n + i, j]
+                    row[j] = total
+                for j in range(m, PARTS * m):
+                    row[j] = 0.0
+                for c in range(PARTS):
+                    row[c * m + r] += ds[(a * PARTS + c) * units + i]

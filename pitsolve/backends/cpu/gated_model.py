@@ -1,0 +1,198 @@
+"""A gated cell bound to its parameters: packs the weights, owns the scratch memory and calls the kernels, slab by slab."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pitsolve.backends.cpu import gated, gated_adjoint
+from pitsolve.backends.cpu.products import block_vectors, pack
+from pitsolve.backends.cpu.simd import lanes_for
+from pitsolve.backends.cpu.workspace import Workspace
+from pitsolve.cells.base import GatedCell, Parameters
+from pitsolve.compile import specialise
+
+_TASKS = 8  # partial sums of the parameter gradients; fixed, so that they do not depend on the number of threads
+_ACCUMULATORS = 24  # vector registers that one tile may fill
+
+
+class GatedModel:
+    """The verbs of a gated cell. Slabs are half-open ranges [begin, end) of time; ``previous`` is the state before."""
+
+    VALUE, DIAGONAL, BLOCKS = gated.VALUE, gated.DIAGONAL, gated.BLOCKS
+
+    def __init__(self, cell: GatedCell, params: Parameters):
+        self.cell = cell
+        self.dtype = params["weight_hh"].dtype
+        n, heads = cell.hidden_size, cell.heads
+        self.lanes = lanes = lanes_for(self.dtype, n)
+        self.units = units = -(-n // lanes) * lanes
+        self.width = cell.GATES * units
+        self.headed = heads > 1
+        self.columns = n // heads
+        self.work = Workspace(self.dtype)
+        vectors = self.width // lanes
+        step_vectors = block_vectors(vectors, 12)
+        self._tile_vectors = 3 if vectors % 3 == 0 else 2
+        self._constants = {"GATES": cell.GATES, "PARTS": cell.PARTS, "PARTS_GATES": cell.PARTS * cell.GATES,
+                           "PARTS_PARTS": cell.PARTS**2, "LANES": lanes, "HEADED": self.headed,
+                           "TILE_VECTORS": self._tile_vectors, "gates": cell.gates}
+        self._step = {"STEP_VECTORS": step_vectors, "STEP_SETS": _sets(step_vectors)}
+        back_vectors = block_vectors(units // lanes, 12)
+        self._back = {"STEP_VECTORS": back_vectors, "STEP_SETS": _sets(back_vectors)}
+
+        self._weight_hh = np.ascontiguousarray(params["weight_hh"])
+        input_rows = self._pad(params["weight_ih"])
+        self._input_weight = pack(input_rows.T, lanes, self._tile_vectors)
+        self._input_bias = self._pad_bias(params["bias_ih"], self._input_weight)
+        self._to_input = pack(input_rows, lanes, self._tile_vectors)
+        hidden_rows = self._pad(self._weight_hh)
+        if self.headed:
+            by_gate = hidden_rows.reshape(cell.GATES, units, self.columns).transpose(0, 2, 1)
+            self._step_weight = self._tile_weight = np.ascontiguousarray(by_gate)
+            blocks = self._weight_hh.reshape(cell.GATES, heads, self.columns, self.columns)
+            transposed = np.zeros((cell.GATES, self.columns, units), self.dtype)
+            transposed[:, :, :n] = blocks.transpose(0, 2, 1, 3).reshape(cell.GATES, self.columns, n)
+            self._back_weight = transposed
+        else:
+            self._step_weight = pack(hidden_rows.T, lanes, step_vectors)
+            self._tile_weight = pack(hidden_rows.T, lanes, self._tile_vectors)
+            self._back_weight = pack(hidden_rows, lanes, back_vectors)
+        self._step_bias = self._pad_bias(params["bias_hh"], self._step_weight)
+        self._tile_bias = self._pad_bias(params["bias_hh"], self._tile_weight)
+        self._zero = np.zeros(max(self._to_input.shape[0] * self._to_input.shape[2], 12 * lanes), self.dtype)
+
+    def _pad(self, rows: np.ndarray) -> np.ndarray:
+        """Rows (GATES n, .) moved to (GATES units, .) with zeros between."""
+        padded = np.zeros((self.cell.GATES, self.units, *rows.shape[1:]), self.dtype)
+        padded[:, :self.cell.hidden_size] = rows.reshape(self.cell.GATES, self.cell.hidden_size, *rows.shape[1:])
+        return padded.reshape(self.width, *rows.shape[1:])
+
+    def _unpad(self, rows: np.ndarray) -> np.ndarray:
+        """The inverse of :meth:`_pad`."""
+        trimmed = rows.reshape(self.cell.GATES, self.units, *rows.shape[1:])[:, :self.cell.hidden_size]
+        return trimmed.reshape(self.cell.GATES * self.cell.hidden_size, *rows.shape[1:])
+
+    def _pad_bias(self, bias: np.ndarray, packed: np.ndarray) -> np.ndarray:
+        padded = np.zeros(max(self.width, packed.shape[0] * packed.shape[2]), self.dtype)
+        padded[:self.width] = self._pad(bias)
+        return padded
+
+    def _kernel(self, function, **constants):
+        return specialise(function, **self._constants, **constants)
+
+    def step_bytes(self, order: int) -> int:
+        """Scratch memory of one time step of one sequence, in bytes."""
+        heads, m = self.cell.blocks
+        jacobian = {self.VALUE: 0, self.DIAGONAL: self.cell.state_size, self.BLOCKS: heads * m * m}[order]
+        gates = 2 * (self._input_bias.size + self._tile_bias.size)
+        return (jacobian + gates + 2 * self.cell.state_size) * self.dtype.itemsize
+
+    def carry(self, state: np.ndarray) -> np.ndarray:
+        """A state (B, S) in the padded layout that :meth:`propagate` carries along."""
+        parts = state.reshape(-1, self.cell.PARTS, self.cell.hidden_size)
+        padded = np.zeros((state.shape[0], self.cell.PARTS, self.units), self.dtype)
+        padded[:, :, :self.cell.hidden_size] = parts
+        return padded.reshape(state.shape[0], -1)
+
+    def state(self, carry: np.ndarray) -> np.ndarray:
+        """The inverse of :meth:`carry`."""
+        parts = carry.reshape(-1, self.cell.PARTS, self.units)[:, :, :self.cell.hidden_size]
+        return parts.reshape(carry.shape[0], self.cell.state_size)
+
+    def _project(self, x, begin, end, start, stop):
+        drive = self.work.take("drive", x.shape[0], end - begin, self._input_bias.size)
+        self._kernel(gated.project)(x, self._input_weight, self._input_bias, drive, begin, start, stop)
+        return drive
+
+    def propagate(self, x, carry, states, begin, end, start, stop) -> None:
+        """h_t = f(h_{t-1}, x_t) into ``states`` for begin <= t < end, one step after the other."""
+        batch = x.shape[0]
+        drive = self._project(x, begin, end, start, stop)
+        u = self.work.take("u_step", batch, self._step_bias.size)
+        spread = self.work.take("spread_step", batch, self.columns * self.units if self.headed else self.units)
+        self._kernel(gated.propagate, **self._step)(drive, self._step_weight, self._step_bias, carry, u, spread, states,
+                                                    begin, start, stop)
+
+    def linearise(self, order, x, states, previous, begin, end, start, stop) -> tuple[np.ndarray, np.ndarray]:
+        """f(h_{t-1}, x_t) - h_t (B, L, S) and its Jacobian: none, diagonal (B, L, S) or blocks (B, L, k, m, m)."""
+        cell, batch, length = self.cell, x.shape[0], end - begin
+        heads, m = cell.blocks
+        shape = {self.VALUE: (1, 1, 1), self.DIAGONAL: (batch, length, cell.state_size),
+                 self.BLOCKS: (batch, length, heads, m, m)}[order]
+        jacobian = self.work.take(f"jacobian{order}", *shape)
+        tasks = batch * -(-length // gated.CHUNK)
+        du = self.work.take("du_step", tasks, 1, cell.PARTS * self.width)
+        ds = self.work.take("ds_step", tasks, 1, cell.PARTS**2 * self.units)
+        defect = self._linearise(order, x, states, previous, begin, end, start, stop, du, du, ds, jacobian)
+        return defect, jacobian
+
+    def _linearise(self, order, x, states, previous, begin, end, start, stop, dp, du, ds, jacobian):
+        batch, length = x.shape[0], end - begin
+        drive = self._project(x, begin, end, start, stop)
+        u = self.work.take("u", batch, length, self._tile_bias.size)
+        spread = self.work.take("spread", batch * -(-length // gated.CHUNK), self.columns * self.units)
+        defect = self.work.take("defect", batch, length, self.cell.state_size)
+        defect[...] = 0.0
+        self._kernel(gated.linearise, ORDER=order)(
+            drive, self._tile_weight, self._tile_bias, self._weight_hh, states, previous, u, spread, defect, dp, du, ds,
+            jacobian, begin, start, stop)
+        return defect
+
+    def totals(self, dx: np.ndarray) -> dict[str, np.ndarray]:
+        """Empty sums for the parameter gradients, and the array that receives dL/dx."""
+        inputs = self.cell.input_size
+        by_state = (self.cell.GATES * self.columns, self.units) if self.headed else (self.width, self.cell.hidden_size)
+        return {"x": dx, "input": np.zeros((_TASKS, self.width, inputs)), "state": np.zeros((_TASKS, *by_state)),
+                "biases": np.zeros((_TASKS, 2, self.width))}
+
+    def partials(self, x, states, previous, begin, end, start, stop) -> tuple[np.ndarray, ...]:
+        """Derivatives of every gate at every t of the slab with respect to p, u and the parts of the state."""
+        cell, batch, length = self.cell, x.shape[0], end - begin
+        dp = self.work.take("dp", batch, length, cell.PARTS * self.width)
+        du = self.work.take("du", batch, length, cell.PARTS * self.width)
+        ds = self.work.take("ds", batch, length, cell.PARTS**2 * self.units)
+        self._linearise(gated.PARTIALS, x, states, previous, begin, end, start, stop, dp, du, ds, self.work.take("none", 1, 1, 1))
+        return dp, du, ds
+
+    def backward(self, partials, dstates, carry, adjoint, begin, start, stop) -> None:
+        """lambda_t = dL/dh_t + J_{t+1}^T lambda_{t+1} into ``adjoint``, one step after the other."""
+        _, du, ds = partials
+        batch = dstates.shape[0]
+        v = self.work.take("v", batch, self.width)
+        width = max(self.units, self._back_weight.shape[0] * self._back_weight.shape[2])
+        product = self.work.take("product", batch, width)
+        spread = self.work.take("spread_step", batch, self.columns * self.units if self.headed else self.units)
+        self._kernel(gated_adjoint.backward, **self._back)(dstates, self._back_weight, self._zero, du, ds, carry, v, product,
+                                                           spread, adjoint, begin, start, stop)
+
+    def accumulate(self, totals, partials, x, states, previous, adjoint, begin, start, stop) -> None:
+        """Add the parameter gradients of one slab to ``totals`` and write its dL/dx."""
+        dp, du, _ = partials
+        batch, length = adjoint.shape[:2]
+        block = self._tile_vectors * self.lanes
+        padded = self.work.take("padded", batch, length, self._to_input.shape[0] * self._to_input.shape[2])
+        self._kernel(gated_adjoint.pull)(adjoint, dp, du, self._to_input, self._zero, padded, totals["x"], begin, start, stop)
+        widest = -(-max(self.cell.input_size, self.cell.hidden_size, 1) // block) * block
+        packed = self.work.take("packed", _TASKS, widest * gated_adjoint.PIECE)
+        products = self.work.take("products", _TASKS, widest * self.width)
+        spread = self.work.take("spread_tasks", _TASKS, self.columns * self.units)
+        self._kernel(gated_adjoint.accumulate)(
+            x, states, previous, dp, du, packed, products, self._zero, spread, totals["input"], totals["state"],
+            totals["biases"], begin, start, stop)
+
+    def finish(self, totals) -> Parameters:
+        """The parameter gradients, from the sums of all slabs."""
+        by_input, by_state, biases = (totals[name].sum(axis=0) for name in ("input", "state", "biases"))
+        if self.headed:
+            by_gate = by_state.reshape(self.cell.GATES, self.columns, self.units)
+            by_state = by_gate.transpose(0, 2, 1).reshape(self.width, self.columns)
+        gradients = {"weight_ih": by_input, "weight_hh": by_state, "bias_ih": biases[0], "bias_hh": biases[1]}
+        return {name: np.ascontiguousarray(self._unpad(value)).astype(self.dtype) for name, value in gradients.items()}
+
+
+def _sets(vectors: int) -> int:
+    """Accumulator sets that hide the latency of a multiply-add without running out of registers."""
+    sets = 1
+    while 2 * sets * vectors <= _ACCUMULATORS and sets < 8:
+        sets *= 2
+    return sets

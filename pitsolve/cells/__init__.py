@@ -1,0 +1,8 @@
+"""Models of one step: h_t = f(h_{t-1}, x_t; theta)."""
+
+from pitsolve.cells.custom import custom as custom
+from pitsolve.cells.custom import verify as verify
+from pitsolve.cells.elman import Elman as Elman
+from pitsolve.cells.gru import GRU as GRU
+from pitsolve.cells.lem import LEM as LEM
+from pitsolve.cells.lstm import LSTM as LSTM

@@ -1,0 +1,292 @@
+"""Checks of what users pass in. A message names the argument, what it got and what it expects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from pitsolve.cells.base import Cell
+
+BACKENDS = ("auto", "cpu", "cuda")
+_DTYPES = (np.float32, np.float64)
+
+
+def _describe(value: object) -> str:
+    """What a user passed, in a few words."""
+    if isinstance(value, np.ndarray):
+        return f"an array of dtype {value.dtype} and shape {value.shape}"
+    return type(value).__name__
+
+
+def float_array(name: str, value: object, ndims: tuple[int, ...] | None = None, *, finite: bool = True) -> np.ndarray:
+    """The array behind an argument, uncopied where possible.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name, for the message.
+    value : array_like
+        float32 or float64; any strides, writeable or not.  A sequence of floats is read as float64.
+    ndims : tuple of int, optional
+        Numbers of axes allowed.  None allows any.
+    finite : bool
+        Whether NaN and infinity are errors.
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    TypeError
+        If the dtype is neither float32 nor float64.
+    ValueError
+        If the number of axes is not allowed or a value is not finite.
+    """
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be an array of float32 or float64, got {type(value).__name__} "
+                        "that does not form an array") from None
+    if array.dtype not in _DTYPES:
+        raise TypeError(f"{name} must be an array of float32 or float64, got "
+                        f"{_describe(value)}{'' if array is value else f' of dtype {array.dtype}'}")
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if ndims is not None and array.ndim not in ndims:
+        raise ValueError(f"{name} must have {_alternatives(ndims)} axes, got shape {array.shape}")
+    if finite:
+        all_finite(name, array)
+    return array
+
+
+def _alternatives(values: tuple) -> str:
+    return " or ".join(str(v) for v in values)
+
+
+def all_finite(name: str, array: np.ndarray) -> None:
+    """Raise a ValueError that names the first NaN or infinity of ``array``."""
+    # The sum of finite numbers may overflow, but a finite sum proves that there is neither NaN nor infinity.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(array.sum()):
+            return
+    bad = ~np.isfinite(array)
+    if bad.any():
+        index = tuple(int(i) for i in np.unravel_index(np.argmax(bad), array.shape))
+        where = index[0] if len(index) == 1 else index
+        raise ValueError(f"{name} must be finite, got {array[index]} at index {where}" if index else
+                         f"{name} must be finite, got {array[()]}")
+
+
+def same_dtype(arrays: dict[str, np.ndarray]) -> np.dtype:
+    """The one dtype of named arrays; a TypeError that names the arrays if they mix float32 and float64."""
+    names = {}
+    for name, array in arrays.items():
+        names.setdefault(array.dtype, []).append(name)
+    if len(names) > 1:
+        listed = ", ".join(f"{dtype}: {' and '.join(group)}" for dtype, group in names.items())
+        raise TypeError(f"the call mixes float32 and float64 ({listed}); convert them to one dtype")
+    return next(iter(names))
+
+
+def shape(name: str, array: np.ndarray, expected: tuple[int, ...], why: str) -> None:
+    """Raise a ValueError unless ``array`` has the expected shape; ``why`` says where that shape comes from."""
+    if array.shape != expected:
+        raise ValueError(f"{name} must have shape {expected} {why}, got {array.shape}")
+
+
+def backend_name(name: object) -> str:
+    """The backend that runs a call: ``"cpu"``, also for ``"auto"``."""
+    if not isinstance(name, str) or name not in BACKENDS:
+        raise ValueError(f"backend must be one of {_alternatives(tuple(map(repr, BACKENDS)))}, got {name!r}")
+    if name == "cuda":
+        raise NotImplementedError("backend 'cuda' is not available yet, use 'cpu' or 'auto'")
+    return "cpu"
+
+
+def flag(name: str, value: object) -> bool:
+    """A boolean argument."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def _matrices_of(A_name: str, A: np.ndarray, b_name: str, b: np.ndarray) -> None:
+    """Raise a ValueError unless A holds one diagonal, dense or block-diagonal matrix for each row of b (..., n)."""
+    extra = A.ndim - b.ndim
+    if extra not in (0, 1, 2):
+        raise ValueError(f"{A_name} must have as many axes as {b_name} (diagonal), one more (dense) or two more (block "
+                         f"diagonal), got {A.ndim} axes, shape {A.shape}, for {b_name} of shape {b.shape}")
+    n = b.shape[-1]
+    if extra < 2:
+        shape(A_name, A, b.shape + (n,) * extra, f"for {b_name} of shape {b.shape}")
+        return
+    blocks, rows, columns = A.shape[-3:]
+    if rows != columns or blocks * rows != n or A.shape[:-3] != b.shape[:-1]:
+        raise ValueError(f"{A_name} must have shape (..., k, m, m) with k m = {n} and leading axes {b.shape[:-1]} "
+                         f"for {b_name} of shape {b.shape}, got {A.shape}")
+
+
+def scan_arguments(A: object, b: object, y0: object) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The arrays of an affine scan, y0 filled with zeros where it is None.
+
+    ``b`` is (..., T, n); ``A`` is (..., T, n), (..., T, n, n) or (..., T, k, n // k, n // k); ``y0`` is (..., n).
+    Only y0 is checked for NaN and infinity here: in A and b they always reach the last state, which is checked instead.
+    """
+    b = float_array("b", b, finite=False)
+    A = float_array("A", A, finite=False)
+    if b.ndim < 2:
+        raise ValueError(f"b must have at least 2 axes (..., T, n), got shape {b.shape}")
+    _matrices_of("A", A, "b", b)
+    expected = b.shape[:-2] + b.shape[-1:]
+    y0 = np.zeros(expected, b.dtype) if y0 is None else float_array("y0", y0)
+    shape("y0", y0, expected, f"for b of shape {b.shape}")
+    same_dtype({"A": A, "b": b, "y0": y0})
+    return A, b, y0
+
+
+def affine_map(name: str, pair: object) -> tuple[np.ndarray, np.ndarray]:
+    """The arrays of an affine map (A, b): b is (..., n); A is (..., n), (..., n, n) or (..., k, n // k, n // k)."""
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise TypeError(f"{name} must be a pair (A, b), got {_describe(pair)}")
+    A = float_array(f"{name}[0]", pair[0], finite=False)
+    b = float_array(f"{name}[1]", pair[1], finite=False)
+    if b.ndim < 1:
+        raise ValueError(f"{name}[1] must have at least 1 axis (..., n), got a scalar")
+    _matrices_of(f"{name}[0]", A, f"{name}[1]", b)
+    return A, b
+
+
+# ------------------------------------------------------------------------------------------------- solve and gradient
+
+
+def a_cell(cell: object) -> Cell:
+    """A cell description, not something else."""
+    if not isinstance(cell, Cell):
+        raise TypeError(f"cell must be a cell such as pitsolve.cells.GRU(...), got {type(cell).__name__}")
+    return cell
+
+
+def parameters(cell: Cell, params: object) -> dict[str, np.ndarray]:
+    """Parameters with the names and shapes of the cell and one dtype, contiguous."""
+    if not isinstance(params, dict):
+        raise TypeError(f"params must be a dict of arrays, got {type(params).__name__}")
+    expected = cell.shapes
+    for name in expected:
+        if name not in params:
+            raise ValueError(f"params must have {sorted(expected)}, but {name!r} is missing")
+    for name in params:
+        if name not in expected:
+            raise ValueError(f"params has an unknown entry {name!r}; {type(cell).__name__} takes {sorted(expected)}")
+    arrays = {}
+    for name, size in expected.items():
+        arrays[name] = np.ascontiguousarray(float_array(f"params[{name!r}]", params[name]))
+        shape(f"params[{name!r}]", arrays[name], size, f"for {cell}")
+    if arrays:
+        same_dtype({f"params[{name!r}]": array for name, array in arrays.items()})
+    return arrays
+
+
+def lengths(value: object, batch: int, steps: int, batched: bool) -> np.ndarray:
+    """Lengths (B,) of the sequences of a batch; all of them ``steps`` long where ``value`` is None."""
+    if value is None:
+        return np.full(batch, steps, np.int64)
+    if not batched:
+        raise ValueError("lengths is for batches (B, T, m); cut a single sequence x instead")
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"lengths must be integers, got dtype {array.dtype}")
+    shape("lengths", array, (batch,), "for the batch of x")
+    for b in np.flatnonzero((array < 0) | (array > steps)):
+        raise ValueError(f"lengths must be between 0 and T = {steps}, got {array[b]} at index {b}")
+    return array.astype(np.int64)
+
+
+def finite_to(name: str, array: np.ndarray, stop: np.ndarray) -> None:
+    """Like :func:`all_finite` on (B, T, .), but the steps past a sequence's end may hold anything."""
+    try:
+        all_finite(name, array)
+    except ValueError:
+        for b, end in enumerate(stop):
+            bad = ~np.isfinite(array[b, :end])
+            if bad.any():
+                t, i = np.argwhere(bad)[0]
+                raise ValueError(f"{name} must be finite, got {array[b, t, i]} in sequence {b} at step {t}, "
+                                 f"component {i}") from None
+
+
+def inputs(cell: Cell, x: object, dtype: np.dtype | None) -> tuple[np.ndarray, bool | None]:
+    """Inputs as (B, T, m), and whether they came as a batch (None if h0 decides: a cell without inputs)."""
+    if cell.input_size == 0:
+        if isinstance(x, bool) or not isinstance(x, (int, np.integer)) or x < 0:
+            raise TypeError(f"x must be the number of steps, a non-negative integer, for a cell without inputs; got {x!r}")
+        return np.zeros((1, int(x), 0), dtype or np.float64), None
+    x = float_array("x", x, (2, 3), finite=False)
+    if x.shape[-1] != cell.input_size:
+        raise ValueError(f"x must have {cell.input_size} features in its last axis for {cell}, got shape {x.shape}")
+    return np.ascontiguousarray(x if x.ndim == 3 else x[None]), x.ndim == 3
+
+
+def initial_state(cell: Cell, h0: object, batch: int, batched: bool | None, dtype: np.dtype) -> tuple[np.ndarray, bool]:
+    """h0 as (B, n), zeros by default, and whether the call is a batch."""
+    n = cell.state_size
+    if h0 is None:
+        return np.zeros((batch, n), dtype), bool(batched)
+    h0 = float_array("h0", h0, (1, 2))
+    if batched is None:
+        batched = h0.ndim == 2
+        batch = h0.shape[0] if batched else 1
+    shape("h0", h0, (batch, n) if batched else (n,), f"for {cell} and x")
+    return np.ascontiguousarray(h0.reshape(batch, n)), batched
+
+
+def states_like(name: str, value: object, batch: int, steps: int, cell: Cell, batched: bool) -> np.ndarray:
+    """An array of the shape of the states, as (B, T, n)."""
+    array = float_array(name, value, finite=False)
+    n = cell.state_size
+    shape(name, array, (batch, steps, n) if batched else (steps, n), "like the states")
+    return np.ascontiguousarray(array.reshape(batch, steps, n))
+
+
+def positive(name: str, value: object) -> float:
+    """A finite number above zero."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not 0 < value < np.inf:
+        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+    return float(value)
+
+
+def fraction(name: str, value: object) -> float:
+    """A number in [0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be between 0 and 1, got {value!r}")
+    return float(value)
+
+
+def count(name: str, value: object) -> int:
+    """An integer of at least one."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return int(value)
+
+
+def choice(name: str, value: object, valid: Iterable[str]) -> str:
+    """One of a few words."""
+    valid = tuple(valid)
+    if not isinstance(value, str) or value not in valid:
+        raise ValueError(f"{name} must be one of {_alternatives(tuple(map(repr, valid)))}, got {value!r}")
+    return value
+
+
+def options(method: str, given: dict[str, object], valid: dict[str, Callable]) -> dict[str, object]:
+    """The named options of a method, each through its own check; an unknown one is a TypeError."""
+    for name in given:
+        if name not in valid:
+            listed = f"takes {', '.join(sorted(valid))}" if valid else "takes no options"
+            raise TypeError(f"method {method!r} has no option {name!r}; it {listed}")
+    return {name: valid[name](name, value) for name, value in given.items()}

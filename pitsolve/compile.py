@@ -1,0 +1,137 @@
+"""Compilation of kernels: the one place with compiler flags and disk-cache keys.
+
+A kernel is written as a plain module-level function. Names that differ from one compilation to the next (the number of
+SIMD lanes, the pointwise mathematics of a cell) stand in its module as placeholders, ``LANES = constant("LANES")``, and
+:func:`specialise` returns a compiled copy in which they are bound. Numba sees them as global constants, so intrinsics
+receive them as literals and the optimiser removes what a given cell does not use.
+
+Numba keys its disk cache by the file of the kernel only. :func:`specialise` therefore puts a hash of the bound values and
+of all the source that the kernel can reach into the name of the kernel: an edited cell is recompiled, an unedited one is
+found again by the next process.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import pathlib
+import types
+from collections.abc import Callable
+
+import numba
+
+# error_model="numpy": without it every division carries a branch that stops vectorisation (12 times slower gates).
+# "contract" fuses a*b + c and nothing else; "reassoc" would break isfinite, so only pure product kernels may ask for it.
+_FLAGS = {"error_model": "numpy", "nogil": True}
+_CONTRACT = {"contract"}
+_REASSOCIATE = {"contract", "reassoc"}
+
+
+class Placeholder:
+    """A name in a kernel module that :func:`specialise` binds."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<compile-time constant {self.name}>"
+
+
+def constant(name: str) -> Placeholder:
+    """Declare a compile-time constant of the kernels in a module."""
+    return Placeholder(name)
+
+
+def inline(function: Callable) -> Callable:
+    """Mark a serial helper that kernels call; it is compiled into each kernel that names it."""
+    function.__pitsolve__ = {"parallel": False, "fastmath": _CONTRACT, "forceinline": True}
+    return function
+
+
+def kernel(function: Callable | None = None, *, parallel: bool = False, reassociate: bool = False) -> Callable:
+    """Mark a function as a kernel: an entry point (``parallel``), or a serial routine too long to be inlined."""
+
+    def mark(function: Callable) -> Callable:
+        function.__pitsolve__ = {"parallel": parallel, "fastmath": _REASSOCIATE if reassociate else _CONTRACT}
+        return function
+
+    return mark if function is None else mark(function)
+
+
+@functools.cache
+def _package_source() -> str:
+    """Hash of the sources that any kernel may reach, and of the compiler that translates them."""
+    digest = hashlib.sha256(f"numba {numba.__version__}".encode())
+    root = pathlib.Path(__file__).parent
+    for path in sorted([pathlib.Path(__file__), *root.glob("cells/*.py"), *root.glob("backends/**/*.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _describe(value: object) -> str:
+    """A text that changes whenever the meaning of a bound value changes."""
+    if not isinstance(value, types.FunctionType):
+        return repr(value)
+    try:
+        text = inspect.getsource(value)
+    except (OSError, TypeError):
+        text = value.__code__.co_code.hex() + repr(value.__code__.co_consts)
+    bound = inspect.getclosurevars(value)
+    names = {**bound.nonlocals, **bound.globals}
+    return text + "".join(f"{name}={_describe(names[name])};" for name in sorted(names) if names[name] is not value)
+
+
+def user_function(function: Callable, name: str) -> Callable:
+    """The plain Python function behind what a user passed (a function or an ``njit`` dispatcher)."""
+    plain = getattr(function, "py_func", function)
+    if not isinstance(plain, types.FunctionType):
+        raise TypeError(f"{name} must be a plain Python function (or an njit of one), got {type(function).__name__}")
+    return plain
+
+
+_specialised: dict[tuple, Callable] = {}
+
+
+def specialise(function: Callable, **constants: object) -> Callable:
+    """Compile ``function`` with the given names bound.
+
+    Functions of the package that ``function`` calls by a global name and that are marked by :func:`inline` or
+    :func:`kernel` are compiled with the same bindings. Plain functions among the constants (a cell's gates, a user's
+    step) are inlined as they are. Calls with equal arguments return the same compiled object.
+    """
+    identity = (function, tuple(sorted(constants.items(), key=lambda item: item[0])))
+    if identity not in _specialised:
+        described = ";".join(f"{name}={_describe(constants[name])}" for name in sorted(constants))
+        key = hashlib.sha256((_package_source() + described).encode()).hexdigest()[:16]
+        bound = {name: numba.njit(_copy(value, {}, value.__name__), **_FLAGS, fastmath=_CONTRACT, forceinline=True)
+                 if isinstance(value, types.FunctionType) else value for name, value in constants.items()}
+        _specialised[identity] = _compile(function, bound, key, {})
+    return _specialised[identity]
+
+
+def _copy(function: types.FunctionType, names: dict, qualname: str) -> types.FunctionType:
+    copy = types.FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__,
+                              function.__defaults__, function.__closure__)
+    copy.__qualname__ = qualname
+    copy.__module__ = function.__module__
+    return copy
+
+
+def _compile(function: types.FunctionType, constants: dict, key: str, done: dict) -> Callable:
+    if function not in done:
+        options = function.__pitsolve__
+        callees = {}
+        for name in _names(function.__code__):
+            value = function.__globals__.get(name)
+            if hasattr(value, "__pitsolve__") and value is not function:
+                callees[name] = _compile(value, constants, key, done)
+        copy = _copy(function, {**callees, **constants}, f"{function.__name__}_{key}")
+        done[function] = numba.njit(copy, **_FLAGS, **options, cache=options["parallel"])
+    return done[function]
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """Global names that a function mentions, its comprehensions and inner functions included."""
+    inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
+    return set(code.co_names).union(*map(_names, inner))

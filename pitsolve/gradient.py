@@ -1,0 +1,130 @@
+"""Exact gradients: one reverse affine recurrence with J^T at the solution, then parameter gradients as products over time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pitsolve import check
+from pitsolve.backends.cpu.scan import scan
+from pitsolve.cells.base import Cell, GatedCell, Parameters
+from pitsolve.methods.problem import Problem
+from pitsolve.solution import Gradient, Solution
+from pitsolve.solve import prepare
+
+METHODS = ("auto", "sequential", "scan")
+_MAX_MEMORY = 4 << 20  # bytes of scratch: a slab of partial derivatives stays in the second-level cache
+
+
+def gradient(
+    cell: Cell, params: Parameters, x: np.ndarray | int, solution: Solution, dstates: np.ndarray,
+    h0: np.ndarray | None = None, *, method: str = "auto", backend: str = "auto",
+) -> Gradient:
+    r"""Gradient of a loss L(h_1 ... h_T) with respect to parameters, inputs and initial state.
+
+    With the adjoint states
+
+    .. math:: \lambda_t = \frac{\partial L}{\partial h_t} + J_{t+1}^T \lambda_{t+1}, \qquad
+              J_t = \frac{\partial f}{\partial h}(h_{t-1}, x_t),
+
+    the gradients are :math:`\sum_t (\partial f/\partial\theta)_t^T \lambda_t`, :math:`(\partial f/\partial x)_t^T \lambda_t`
+    and :math:`J_1^T \lambda_1`. J is the exact Jacobian at the states of ``solution``, whatever method found them.
+
+    Parameters
+    ----------
+    cell, params, x, h0
+        As given to :func:`pitsolve.solve`.
+    solution : Solution
+        What it returned. Its ``lengths`` apply here too: steps past a sequence's end carry no gradient.
+    dstates : ndarray, the shape of ``solution.states``
+        dL/dh_t, direct dependence only.
+    method : str
+        How the adjoint recurrence is solved: ``"sequential"`` (back-propagation through time) or ``"scan"`` (in parallel over
+        time, by the prefix scan). ``"auto"`` takes ``sequential`` on the CPU, except for cells whose Jacobian is needed anyway.
+    backend : str
+        ``"auto"`` or ``"cpu"``.
+
+    Returns
+    -------
+    Gradient
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`pitsolve.solve`.
+
+    References
+    ----------
+    Lim, Zhu, Selfridge and Kasim, ICLR 2024, section 3.1 (implicit differentiation of the fixed point).
+
+    Examples
+    --------
+    >>> import numpy as np, pitsolve as ps
+    >>> cell = ps.cells.Elman(input_size=1, hidden_size=3)
+    >>> params, x = cell.init(seed=7), np.ones((5, 1))
+    >>> sol = ps.solve(cell, params, x)
+    >>> ps.gradient(cell, params, x, sol, np.ones((5, 3))).params["weight_hh"].shape
+    (3, 3)
+    """
+    check.choice("method", method, METHODS)
+    check.backend_name(backend)
+    if not isinstance(solution, Solution):
+        raise TypeError(f"solution must be what pitsolve.solve returned, got {type(solution).__name__}")
+    problem, batched = prepare(cell, params, x, h0, solution.lengths)
+    batch, steps = problem.x.shape[:2]
+    states = check.states_like("solution.states", solution.states, batch, steps, cell, batched)
+    dstates = check.states_like("dstates", dstates, batch, steps, cell, batched)
+    check.same_dtype({"params and x": problem.h0, "solution.states": states, "dstates": dstates})
+    check.finite_to("solution.states", states, problem.stop)
+    check.finite_to("dstates", dstates, problem.stop)
+    if method == "auto":
+        method = "sequential" if isinstance(cell, GatedCell) else "scan"
+    dx = np.zeros_like(problem.x)
+    by_params, dh0 = _adjoint(problem, states, dstates, dx, method)
+    one = slice(None) if batched else 0
+    return Gradient(params=by_params, x=dx[one] if cell.input_size else None, h0=dh0[one], method=method)
+
+
+def _adjoint(problem: Problem, states: np.ndarray, dstates: np.ndarray, dx: np.ndarray, method: str):
+    """Slab by slab from the end: linearise, solve for lambda, add up the parameter gradients."""
+    model, stop, batch = problem.model, problem.stop, problem.stop.size
+    start = np.zeros_like(stop)
+    totals = model.totals(dx)
+    back_substitution = method == "sequential" and isinstance(model.cell, GatedCell)
+    carry = model.carry(np.zeros_like(problem.h0)) if back_substitution else np.zeros_like(problem.h0)
+    step_bytes = 2 * model.step_bytes(model.VALUE if back_substitution else model.BLOCKS)
+    for begin, end in reversed(problem.slabs(step_bytes, _MAX_MEMORY)):
+        previous = problem.previous(states, begin)
+        adjoint = model.work.take("adjoint", batch, end - begin, problem.h0.shape[1])
+        if back_substitution:
+            partials = model.partials(problem.x, states, previous, begin, end, start, stop)
+            model.backward(partials, dstates, carry, adjoint, begin, start, stop)
+        else:
+            _, jacobian = model.linearise(model.BLOCKS, problem.x, states, previous, begin, end, start, stop)
+            carry = _reverse_scan(problem, jacobian, dstates, carry, adjoint, begin)
+            partials = model.partials(problem.x, states, previous, begin, end, start, stop)
+        model.accumulate(totals, partials, problem.x, states, previous, adjoint, begin, start, stop)
+    return model.finish(totals), model.state(carry) if back_substitution else carry
+
+
+def _reverse_scan(problem, jacobian, dstates, carry, adjoint, begin) -> np.ndarray:
+    """lambda on one slab from ``carry`` = lambda at its last step; returns lambda at the step before the slab.
+
+    The scan runs over y_t = lambda_{t-1} = dL/dh_{t-1} + J_t^T lambda_t, so that its last value at t = 1 is dL/dh_0.
+    """
+    batch, length, _ = adjoint.shape
+    rows = np.arange(batch)
+    last = np.clip(problem.stop - begin, 0, length)
+    ends_here = (last > 0) & (problem.stop <= begin + length)
+    carry[ends_here] = dstates[rows[ends_here], problem.stop[ends_here] - 1]
+    shifted = problem.model.work.take("shifted", *adjoint.shape)
+    if begin == 0:
+        shifted[:, 0] = 0.0
+        shifted[:, 1:] = dstates[:, :length - 1]
+    else:
+        shifted[...] = dstates[:, begin - 1:begin - 1 + length]
+    scan(jacobian, shifted, carry, shifted, np.zeros_like(last), last, reverse=True, transpose=True)
+    adjoint[:, :-1] = shifted[:, 1:]
+    reached = last > 0
+    adjoint[rows[reached], last[reached] - 1] = carry[reached]
+    carry[reached] = shifted[reached, 0]
+    return carry

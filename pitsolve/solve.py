@@ -1,0 +1,213 @@
+"""Evaluate a sequential model: choose a method and a backend, run it, certify the result."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pitsolve import check
+from pitsolve.backends.cpu.model import bind
+from pitsolve.cells.base import Cell, Parameters
+from pitsolve.methods.elk import elk, quasi_elk
+from pitsolve.methods.iteration import Outcome, residual
+from pitsolve.methods.newton import deer, quasi_deer
+from pitsolve.methods.picard import picard
+from pitsolve.methods.problem import Problem
+from pitsolve.methods.sequential import sequential
+from pitsolve.solution import ConvergenceError, Solution, Status
+
+_MAX_MEMORY = 32 << 20  # bytes of scratch; larger slabs of Jacobians fall out of the cache and gain nothing
+
+
+@dataclass(frozen=True)
+class _Method:
+    run: Callable[..., Outcome]
+    max_iter: int
+    options: dict[str, Callable]
+
+
+_DAMPING = {"damping": check.fraction}
+_TRUST = {"trust": check.positive}
+_METHODS = {
+    "picard": _Method(picard, 1000, {}),
+    "deer": _Method(deer, 100, _DAMPING),
+    "quasi-deer": _Method(quasi_deer, 300, _DAMPING),
+    "elk": _Method(elk, 100, _TRUST),
+    "quasi-elk": _Method(quasi_elk, 300, _TRUST),
+}
+METHODS = ("auto", "sequential", *_METHODS)
+ON_FAILURE = ("fallback", "raise", "warn")
+
+
+def default_tolerance(dtype: np.dtype) -> float:
+    """32 units of rounding: what an evaluation of f can reach for states of size one, with a margin."""
+    return 32.0 * float(np.finfo(dtype).eps)
+
+
+def prepare(cell: Cell, params: Parameters, x, h0, lengths) -> tuple[Problem, bool]:
+    """Check the arguments that define the equation, and bind them; also whether the call is a batch."""
+    check.a_cell(cell)
+    params = check.parameters(cell, params)
+    dtype = next(iter(params.values())).dtype if params else None
+    x, batched = check.inputs(cell, x, dtype)
+    dtype = dtype or (np.asarray(h0).dtype if cell.input_size == 0 and h0 is not None else x.dtype)
+    if cell.input_size == 0:
+        x = x.astype(dtype)
+    h0, batched = check.initial_state(cell, h0, x.shape[0], batched, dtype)
+    check.same_dtype({**{f"params[{name!r}]": value for name, value in params.items()}, "x": x, "h0": h0})
+    if cell.input_size == 0:
+        x = np.zeros((h0.shape[0], x.shape[1], 0), dtype)
+    stop = check.lengths(lengths, x.shape[0], x.shape[1], batched)
+    check.finite_to("x", x, stop)
+    return Problem(bind(cell, params, h0.dtype), x, h0, stop), batched
+
+
+def _start(problem: Problem, guess: np.ndarray | None) -> np.ndarray:
+    """The first iterate: the caller's, or h_0 at every step; zero past the end of each sequence."""
+    batch, steps, n = problem.x.shape[0], problem.steps, problem.h0.shape[1]
+    states = np.empty((batch, steps, n), problem.h0.dtype)
+    states[...] = problem.h0[:, None] if guess is None else guess
+    for b in np.flatnonzero(problem.stop < steps):
+        states[b, problem.stop[b]:] = 0.0
+    return states
+
+
+def solve(
+    cell: Cell, params: Parameters, x: np.ndarray | int, h0: np.ndarray | None = None, *,
+    lengths: np.ndarray | None = None, method: str = "auto", backend: str = "auto", tol: float | None = None,
+    max_iter: int | None = None, guess: np.ndarray | None = None, on_failure: str = "fallback", **options,
+) -> Solution:
+    r"""Evaluate a sequential model.
+
+    Solves r(h) = 0 with
+
+    .. math:: r_t(h) = h_t - f(h_{t-1}, x_t; \theta), \qquad t = 1 \dots T,
+
+    for all t together.
+
+    Parameters
+    ----------
+    cell : Cell
+        The model f, for example ``pitsolve.cells.GRU(input_size=6, hidden_size=32)``.
+    params : dict of ndarray
+        Its parameters theta, with the names and shapes of ``cell.shapes``.
+    x : ndarray (T, m) or (B, T, m), or int
+        Inputs; any strides. For a cell without inputs, the number of steps T.
+    h0 : ndarray (n,) or (B, n), optional
+        Initial state, zero by default. It is not part of the states.
+    lengths : int ndarray (B,), optional
+        Lengths of the sequences of a ragged batch. States past a sequence's end are zero; inputs there are not read.
+    method : str
+        ``"sequential"`` (the loop), ``"picard"``, ``"deer"`` (Newton over a prefix scan), ``"quasi-deer"`` (its diagonal form),
+        ``"elk"``, ``"quasi-elk"`` (in a trust region). ``"auto"`` takes ``sequential`` on the CPU, where it was measured to be
+        the fastest of these (docs/limits.md).
+    backend : str
+        ``"auto"`` or ``"cpu"``.
+    tol : float, optional
+        Bound on the residual max abs(r_t)_i / max(1, abs(h_t)_i). Default 32 units of rounding: 3.8e-6 in float32,
+        7.1e-15 in float64. A residual bounds the error of one step; a model with a long memory adds many of them up.
+    max_iter : int, optional
+        Most iterations; by default 100 (deer, elk), 300 (quasi forms), 1000 (picard).
+    guess : ndarray, the shape of the states, optional
+        First iterate; by default h0 at every step, as in the authors' code of DEER.
+    on_failure : str
+        What to do when the iteration does not converge: ``"fallback"`` finishes sequentially from the first step that has not
+        converged, so that the states are right in any case, ``"raise"`` raises, ``"warn"`` returns what there is with
+        ``converged`` false, and warns.
+    **options
+        Of the method and nothing else: ``damping`` (deer, quasi-deer; 0 to 1, default 0, scales the Jacobian by 1 - damping),
+        ``trust`` (elk, quasi-elk; the first sigma^2, default 1e4), ``max_memory`` (all iterative methods; bytes of scratch,
+        default 32 MiB: time is worked through in slabs that fit).
+
+    Returns
+    -------
+    Solution
+
+    Raises
+    ------
+    TypeError
+        Arrays that are not float32 or float64, or mix them; an unknown option.
+    ValueError
+        Shapes that do not fit, NaN or infinity in an argument, unknown names, numbers out of range.
+    ConvergenceError
+        With ``on_failure="raise"``, when the iteration does not converge.
+
+    References
+    ----------
+    See the functions of ``pitsolve.methods``.
+
+    Examples
+    --------
+    >>> import numpy as np, pitsolve as ps
+    >>> cell = ps.cells.GRU(input_size=2, hidden_size=4)
+    >>> params = cell.init(seed=7)
+    >>> x = np.sin(np.arange(200.0)).reshape(100, 2)
+    >>> sol = ps.solve(cell, params, x, method="deer")
+    >>> sol.states.shape, bool(sol.converged)
+    ((100, 4), True)
+    """
+    check.choice("method", method, METHODS)
+    backend = check.backend_name(backend)
+    check.choice("on_failure", on_failure, ON_FAILURE)
+    if method == "auto":
+        method = "sequential"
+    known = {} if method == "sequential" else {**_METHODS[method].options, "max_memory": check.count}
+    options = check.options(method, options, known)
+    problem, batched = prepare(cell, params, x, h0, lengths)
+    tol = default_tolerance(problem.h0.dtype) if tol is None else check.positive("tol", tol)
+    max_iter = None if max_iter is None else check.count("max_iter", max_iter)
+    if guess is not None:
+        guess = check.states_like("guess", guess, problem.x.shape[0], problem.steps, cell, batched)
+        check.same_dtype({"params and x": problem.h0, "guess": guess})
+        check.finite_to("guess", guess, problem.stop)
+    states = _start(problem, guess)
+    if method == "sequential":
+        sequential(problem, states)
+        status, outcome = Status.SEQUENTIAL, _nothing_iterated(problem)
+    else:
+        controls = {"max_memory": _MAX_MEMORY, **options}
+        outcome = _METHODS[method].run(problem, states, tol=tol, max_iter=max_iter or _METHODS[method].max_iter, **controls)
+        status = _finish(problem, states, outcome, tol, on_failure, controls["max_memory"])
+    solution = _solution(problem, states, outcome, status, batched, method, backend, tol, lengths)
+    return _report(solution, on_failure)
+
+
+def _nothing_iterated(problem: Problem) -> Outcome:
+    batch = problem.stop.size
+    return Outcome(np.zeros(batch, np.int64), np.zeros(batch), problem.stop, [np.zeros(batch)], [])
+
+
+def _finish(problem: Problem, states: np.ndarray, outcome: Outcome, tol: float, on_failure: str, max_memory: int) -> Status:
+    """Complete what did not converge, if asked to."""
+    if np.all(outcome.first == problem.stop):
+        return Status.CONVERGED
+    if on_failure != "fallback":
+        return Status.NOT_CONVERGED
+    sequential(problem, states, outcome.first)
+    outcome.residual, _ = residual(problem, states, tol, max_memory)
+    return Status.FALLBACK
+
+
+def _solution(problem, states, outcome, status, batched, method, backend, tol, lengths) -> Solution:
+    if not np.isfinite(states).all():
+        status = Status.OVERFLOW
+    finite = np.isfinite(states).all(axis=(1, 2))
+    converged = finite & ((outcome.first == problem.stop) | (status in (Status.FALLBACK, Status.SEQUENTIAL)))
+    steps = np.array(outcome.steps).reshape(len(outcome.steps), problem.stop.size)
+    one = slice(None) if batched else 0
+    return Solution(
+        states=states[one], method=method, backend=backend, status=status, converged=converged[one],
+        iterations=outcome.iterations[one], residual=outcome.residual[one], residuals=np.array(outcome.residuals)[:, one],
+        steps=steps[:, one], resumed_at=outcome.first[one], tol=tol,
+        lengths=None if lengths is None else problem.stop.copy())
+
+
+def _report(solution: Solution, on_failure: str) -> Solution:
+    if solution.status in (Status.NOT_CONVERGED, Status.OVERFLOW):
+        if on_failure == "raise":
+            raise ConvergenceError(solution)
+        warnings.warn(f"{solution.status.value}\n{solution}", RuntimeWarning, stacklevel=3)
+    return solution
