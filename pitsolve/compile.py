@@ -14,18 +14,21 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
+import os
 import pathlib
 import types
 from collections.abc import Callable
 
 import numba
+import numpy as np
 
 # error_model="numpy": without it every division carries a branch that stops vectorisation (12 times slower gates).
 # "contract" fuses a*b + c and nothing else; "reassoc" would break isfinite, so only pure product kernels may ask for it.
 _FLAGS = {"error_model": "numpy", "nogil": True}
 _CONTRACT = {"contract"}
 _REASSOCIATE = {"contract", "reassoc"}
+_LIBRARIES = {"math", "cmath", "numpy", "numba"}  # what functions take from these does not change while a version is installed
+_PROCESS = os.urandom(8).hex()  # marks what only this process can identify
 
 
 class Placeholder:
@@ -62,24 +65,44 @@ def kernel(function: Callable | None = None, *, parallel: bool = False, reassoci
 @functools.cache
 def _package_source() -> str:
     """Hash of the sources that any kernel may reach, and of the compiler that translates them."""
-    digest = hashlib.sha256(f"numba {numba.__version__}".encode())
+    digest = hashlib.sha256(f"numba {numba.__version__} numpy {np.__version__}".encode())
     root = pathlib.Path(__file__).parent
     for path in sorted([pathlib.Path(__file__), *root.glob("cells/*.py"), *root.glob("backends/**/*.py")]):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def _describe(value: object) -> str:
-    """A text that changes whenever the meaning of a bound value changes."""
-    if not isinstance(value, types.FunctionType):
-        return repr(value)
-    try:
-        text = inspect.getsource(value)
-    except (OSError, TypeError):
-        text = value.__code__.co_code.hex() + repr(value.__code__.co_consts)
-    bound = inspect.getclosurevars(value)
-    names = {**bound.nonlocals, **bound.globals}
-    return text + "".join(f"{name}={_describe(names[name])};" for name in sorted(names) if names[name] is not value)
+def _describe(value: object, within: tuple = ()) -> str:
+    """A text that changes whenever the meaning of a bound value changes, from this process to the next."""
+    value = getattr(value, "py_func", value)
+    if isinstance(value, types.FunctionType):
+        return value.__qualname__ if value in within else _describe_function(value, (*within, value))
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}{value.shape}{hashlib.sha256(value.tobytes()).hexdigest()}"
+    if isinstance(value, tuple):
+        return f"({','.join(_describe(item, within) for item in value)})"
+    if isinstance(value, types.ModuleType):
+        return value.__name__
+    text = repr(value)
+    return text + _PROCESS if " at 0x" in text else text
+
+
+def _describe_function(function: types.FunctionType, within: tuple) -> str:
+    """Its bytecode (the source may have been edited since, or not exist) and everything that the bytecode reaches by name."""
+    names = _names(function.__code__)
+    reached = {name: function.__globals__[name] for name in names if name in function.__globals__}
+    for module in [value for value in reached.values() if isinstance(value, types.ModuleType)]:
+        if module.__name__.partition(".")[0] not in _LIBRARIES:
+            reached |= {f"{module.__name__}.{name}": getattr(module, name) for name in names if hasattr(module, name)}
+    reached |= zip(function.__code__.co_freevars, (cell.cell_contents for cell in function.__closure__ or ()))
+    reached |= {"__defaults__": function.__defaults__, "__kwdefaults__": function.__kwdefaults__}
+    described = (f"{name}={_describe(reached[name], within)};" for name in sorted(reached))
+    return _describe_code(function.__code__) + "".join(described)
+
+
+def _describe_code(code: types.CodeType) -> str:
+    constants = (_describe_code(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts)
+    return f"{code.co_code.hex()}{code.co_names}{code.co_varnames}{code.co_freevars}{','.join(constants)}"
 
 
 def user_function(function: Callable, name: str) -> Callable:
@@ -100,13 +123,13 @@ def specialise(function: Callable, **constants: object) -> Callable:
     :func:`kernel` are compiled with the same bindings. Plain functions among the constants (a cell's gates, a user's
     step) are inlined as they are. Calls with equal arguments return the same compiled object.
     """
-    identity = (function, tuple(sorted(constants.items(), key=lambda item: item[0])))
+    identity = (function, *constants.items())
     if identity not in _specialised:
         described = ";".join(f"{name}={_describe(constants[name])}" for name in sorted(constants))
         key = hashlib.sha256((_package_source() + described).encode()).hexdigest()[:16]
         bound = {name: numba.njit(_copy(value, {}, value.__name__), **_FLAGS, fastmath=_CONTRACT, forceinline=True)
                  if isinstance(value, types.FunctionType) else value for name, value in constants.items()}
-        _specialised[identity] = _compile(function, bound, key, {})
+        _specialised[identity] = _compile(function, bound, key, {}, cache=True)
     return _specialised[identity]
 
 
@@ -118,7 +141,7 @@ def _copy(function: types.FunctionType, names: dict, qualname: str) -> types.Fun
     return copy
 
 
-def _compile(function: types.FunctionType, constants: dict, key: str, done: dict) -> Callable:
+def _compile(function: types.FunctionType, constants: dict, key: str, done: dict, cache: bool = False) -> Callable:
     if function not in done:
         options = function.__pitsolve__
         callees = {}
@@ -127,7 +150,7 @@ def _compile(function: types.FunctionType, constants: dict, key: str, done: dict
             if hasattr(value, "__pitsolve__") and value is not function:
                 callees[name] = _compile(value, constants, key, done)
         copy = _copy(function, {**callees, **constants}, f"{function.__name__}_{key}")
-        done[function] = numba.njit(copy, **_FLAGS, **options, cache=options["parallel"])
+        done[function] = numba.njit(copy, **_FLAGS, **options, cache=cache)
     return done[function]
 
 

@@ -41,3 +41,87 @@ def affine_scan_batch(A, b, y0=None, reverse=False):
 def compose(earlier, later):
     """Apply the map ``earlier``, then the map ``later``, both as (matrix, vector)."""
     return later[0] @ earlier[0], later[0] @ earlier[1] + later[1]
+
+
+# ---------------------------------------------------------------------------------------------------------------- cells
+
+
+def sigmoid(z):
+    return 0.5 + 0.5 * np.tanh(0.5 * z)
+
+
+def elman(p, x, h):
+    return np.tanh(p["weight_ih"] @ x + p["bias_ih"] + p["weight_hh"] @ h + p["bias_hh"])
+
+
+def gru(p, x, h):
+    """Any number of heads: a unit sees the columns of ``weight_hh`` that its own head has."""
+    n = h.size
+    columns = p["weight_hh"].shape[1]
+    hidden = np.zeros((3 * n, n), p["weight_hh"].dtype)
+    for row in range(3 * n):
+        first = row % n // columns * columns
+        hidden[row, first:first + columns] = p["weight_hh"][row]
+    a_r, a_z, a_n = np.split(p["weight_ih"] @ x + p["bias_ih"], 3)
+    u_r, u_z, u_n = np.split(hidden @ h + p["bias_hh"], 3)
+    r, z = sigmoid(a_r + u_r), sigmoid(a_z + u_z)
+    return (1 - z) * np.tanh(a_n + r * u_n) + z * h
+
+
+def lstm(p, x, h):
+    h, c = np.split(h, 2)
+    a_i, a_f, a_g, a_o = np.split(p["weight_ih"] @ x + p["bias_ih"] + p["weight_hh"] @ h + p["bias_hh"], 4)
+    c = sigmoid(a_f) * c + sigmoid(a_i) * np.tanh(a_g)
+    return np.concatenate([sigmoid(a_o) * np.tanh(c), c])
+
+
+def lem(dt):
+    def step(p, x, h):
+        y, z = np.split(h, 2)
+        v_1, v_2, v_z, v_y = np.split(p["weight_ih"] @ x + p["bias"], 4)
+        w_1, w_2, w_z = np.split(p["weight_hh"] @ y, 3)
+        dt_y, dt_z = dt * sigmoid(w_1 + v_1), dt * sigmoid(w_2 + v_2)
+        z = (1 - dt_z) * z + dt_z * np.tanh(w_z + v_z)
+        y = (1 - dt_y) * y + dt_y * np.tanh(p["weight_zy"] @ z + v_y)
+        return np.concatenate([y, z])
+
+    return step
+
+
+def loop(step, params, x, h0):
+    """h_1 ... h_T of one sequence, in double precision."""
+    kind = complex if any(map(np.iscomplexobj, [*params.values(), x, h0])) else float
+    params = {name: value.astype(kind) for name, value in params.items()}
+    h, states = h0.astype(kind), np.zeros((len(x), h0.size), kind)
+    for t in range(len(x)):
+        h = states[t] = step(params, x[t], h)
+    return states
+
+
+def loop_batch(step, params, x, h0, lengths=None):
+    """The same for a batch; zero past the end of each sequence."""
+    states = np.zeros((*x.shape[:2], h0.shape[1]))
+    for b in range(len(x)):
+        stop = x.shape[1] if lengths is None else lengths[b]
+        states[b, :stop] = loop(step, params, x[b, :stop], h0[b])
+    return states
+
+
+def slope(step, params, x, h0, dstates, by):
+    """Derivative of sum(states * dstates) of one sequence in the direction ``by`` (keys of params, "x", "h0")."""
+    tiny = 1e-150
+    moved = {name: value + 1j * tiny * by[name] if name in by else value for name, value in (params | {"x": x, "h0": h0}).items()}
+    x, h0 = moved.pop("x"), moved.pop("h0")
+    return np.sum(loop(step, moved, x, h0).imag / tiny * dstates)
+
+
+def gradient(step, params, x, h0, dstates):
+    """Gradient of sum(states * dstates) of one sequence, entry by entry, by complex steps through the whole loop."""
+    result = {}
+    for name, value in (params | {"x": x, "h0": h0}).items():
+        result[name] = np.zeros(value.shape)
+        for index in np.ndindex(value.shape):
+            direction = np.zeros(value.shape)
+            direction[index] = 1.0
+            result[name][index] = slope(step, params, x, h0, dstates, {name: direction})
+    return result

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pitsolve.backends.cpu import pointwise
+from pitsolve.backends.cpu.simd import register_bytes
 from pitsolve.compile import specialise
 from pitsolve.methods.problem import Problem
 
@@ -36,16 +37,20 @@ def _chunks(length: int) -> int:
     return max(1, -(-length // pointwise.CHUNK))
 
 
+def _kernel(function, states):
+    return specialise(function, LANES=register_bytes() // states.itemsize)
+
+
 def _measure(defect, states, tol, begin, start, stop) -> tuple[np.ndarray, np.ndarray]:
     batch, length = defect.shape[:2]
     norms, firsts = np.zeros((batch, _chunks(length))), np.zeros((batch, _chunks(length)), np.int64)
-    specialise(pointwise.measure)(defect, states, tol, norms, firsts, begin, start, stop)
-    return norms.max(axis=1), firsts.min(axis=1)
+    _kernel(pointwise.measure, states)(defect, states, tol, norms, firsts, begin, start, stop)
+    return np.nan_to_num(norms.max(axis=1), nan=np.inf), firsts.min(axis=1)
 
 
 def _update(states, change, begin, start, stop) -> np.ndarray:
     norms = np.zeros((change.shape[0], _chunks(change.shape[1])))
-    specialise(pointwise.update)(states, change, norms, begin, start, stop)
+    _kernel(pointwise.update, states)(states, change, norms, begin, start, stop)
     return norms.max(axis=1)
 
 

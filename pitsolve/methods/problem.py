@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +41,3 @@ class Problem:
     def previous(self, states: np.ndarray, begin: int) -> np.ndarray:
         """The states before a slab, (B, S)."""
         return self.h0 if begin == 0 else np.ascontiguousarray(states[:, begin - 1])
-
-    def reversed_slabs(self, step_bytes: int, max_memory: int) -> Iterator[tuple[int, int]]:
-        return reversed(self.slabs(step_bytes, max_memory))

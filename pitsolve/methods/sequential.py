@@ -6,7 +6,7 @@ import numpy as np
 
 from pitsolve.methods.problem import Problem
 
-_SLAB_MEMORY = 1 << 20  # input products of a slab stay in the second-level cache until the loop has used them
+_SLAB_MEMORY = 4 << 20  # the input products of a slab stay in a cache until the loop has used them
 
 
 def sequential(problem: Problem, states: np.ndarray, start: np.ndarray | None = None) -> None:

@@ -11,7 +11,7 @@ the product becomes m elementwise multiply-adds on full vectors.
 from numba import prange
 
 from pitsolve.backends.cpu.products import tile
-from pitsolve.backends.cpu.simd import load, multiply_add, store
+from pitsolve.backends.cpu.simd import add, contract, load, multiply_add, store
 from pitsolve.compile import constant, inline, kernel
 
 GATES = constant("GATES")
@@ -184,14 +184,15 @@ def linearise_chunk(drive, weight, bias, matrix, states, previous, u, spread_h, 
             if ORDER != VALUE:
                 store(du, at * du.shape[2] + i, units, LANES, by_u)
                 store(ds, at * ds.shape[2] + i, units, LANES, by_s)
+            if ORDER == DIAGONAL:
+                write_diagonal(matrix, du, ds, at, units, i, jacobian, row * size, n)
         new_row = defect[b, t - begin]
         old_row = states[b, t]
         for i in range(size):
             new_row[i] -= old_row[i]
-        if ORDER == DIAGONAL:
-            diagonal_row(matrix, du[task, 0], ds[task, 0], n, units, jacobian[b, t - begin])
         if ORDER == BLOCKS:
-            block_rows(matrix, du[task, 0], ds[task, 0], n, units, jacobian[b, t - begin])
+            _, _, heads, block, _ = jacobian.shape
+            write_blocks(matrix, du[task, 0], ds[task, 0], units, jacobian, row * heads * block * block, heads, block // PARTS)
 
 
 @inline
@@ -218,35 +219,36 @@ def recurrent_rows(weight, bias, states, previous, u, spread_h, begin, length, n
 
 
 @inline
-def diagonal_row(matrix, du, ds, n, units, out):
-    """Diagonal of the Jacobian: sum_k du[k] W_k[i, i] + ds, never through the dense matrix."""
-    m = matrix.shape[1]
-    for i in range(n):
-        total = ds[i]
-        for k in range(GATES):
-            total += du[k * units + i] * matrix[k * n + i, i % m]
-        out[i] = total
+def write_diagonal(matrix, du, ds, at, units, i, jacobian, out, n):
+    """Diagonal of the Jacobian for one vector of units: sum_k du[k] W_k[i, i] + ds, never through the dense matrix."""
+    weights = load(matrix, i, units, LANES, GATES, LANES)
+    slopes = load(du, at * du.shape[2] + i, units, LANES, GATES, LANES)
+    own = load(ds, at * ds.shape[2] + i, 0, LANES, 1, LANES)
+    store(jacobian, out + i, 0, n - i, add(contract(weights, slopes), own))
     for a in range(1, PARTS):
-        for i in range(n):
-            out[a * n + i] = ds[(a * PARTS + a) * units + i]
+        own = load(ds, at * ds.shape[2] + (a * PARTS + a) * units + i, 0, LANES, 1, LANES)
+        store(jacobian, out + a * n + i, 0, n - i, own)
 
 
 @inline
-def block_rows(matrix, du, ds, n, units, out):
-    """Blocks of the Jacobian: sum_k diag(du[a, k]) W_k in the columns of h, diag(ds[a, b]) in those of part b."""
-    m = matrix.shape[1]
-    for head in range(out.shape[0]):
-        block = out[head]
-        for a in range(PARTS):
-            for r in range(m):
-                i = head * m + r
-                row = block[a * m + r]
-                for j in range(m):
-                    total = du[a * GATES * units + i] * matrix[i, j]
-                    for k in range(1, GATES):
-                        total += du[(a * GATES + k) * units + i] * matrix[k * n + i, j]
-                    row[j] = total
-                for j in range(m, PARTS * m):
-                    row[j] = 0.0
-                for c in range(PARTS):
-                    row[c * m + r] += ds[(a * PARTS + c) * units + i]
+def write_blocks(matrix, du, ds, units, jacobian, at, heads, m):
+    """Blocks of the Jacobian: sum_k diag(du[a, k]) W_k in the columns of h, diag(ds[a, c]) in those of part c.
+
+    ``matrix`` (n, GATES + 1, .) keeps one row of every W_k side by side, and the same row of the identity after them.
+    """
+    columns = matrix.shape[2]
+    size = PARTS * m
+    for a in range(PARTS):
+        for i in range(heads * m):
+            head, r = i // m, i % m
+            row = at + (head * size + a * m + r) * size
+            for j in range(0, m, LANES):
+                weights = i * (GATES + 1) * columns + j
+                unit = load(matrix, weights + GATES * columns, 0, LANES, 1, LANES)[0]
+                total = unit * ds[a * PARTS * units + i]
+                for k in range(GATES):
+                    factor = du[(a * GATES + k) * units + i]
+                    total = total + load(matrix, weights + k * columns, 0, LANES, 1, LANES)[0] * factor
+                store(jacobian, row + j, 0, m - j, (total,))
+                for c in range(1, PARTS):
+                    store(jacobian, row + c * m + j, 0, m - j, (unit * ds[(a * PARTS + c) * units + i],))

@@ -40,16 +40,23 @@ class GatedModel:
         back_vectors = block_vectors(units // lanes, 12)
         self._back = {"STEP_VECTORS": back_vectors, "STEP_SETS": _sets(back_vectors)}
 
-        self._weight_hh = np.ascontiguousarray(params["weight_hh"])
+        weight_hh = np.ascontiguousarray(params["weight_hh"])
+        by_gate = weight_hh.reshape(cell.GATES, n, self.columns)
+        own_column = np.arange(n) % self.columns
+        side_by_side = np.zeros((n, cell.GATES + 1, -(-self.columns // lanes) * lanes), self.dtype)
+        side_by_side[:, :-1, :self.columns] = by_gate.transpose(1, 0, 2)
+        side_by_side[np.arange(n), -1, own_column] = 1.0
+        diagonal = self._pad(by_gate[:, np.arange(n), own_column].ravel())
+        self._matrix = {self.VALUE: diagonal, self.DIAGONAL: diagonal, self.BLOCKS: side_by_side, gated.PARTIALS: diagonal}
         input_rows = self._pad(params["weight_ih"])
         self._input_weight = pack(input_rows.T, lanes, self._tile_vectors)
         self._input_bias = self._pad_bias(params["bias_ih"], self._input_weight)
         self._to_input = pack(input_rows, lanes, self._tile_vectors)
-        hidden_rows = self._pad(self._weight_hh)
+        hidden_rows = self._pad(weight_hh)
         if self.headed:
             by_gate = hidden_rows.reshape(cell.GATES, units, self.columns).transpose(0, 2, 1)
             self._step_weight = self._tile_weight = np.ascontiguousarray(by_gate)
-            blocks = self._weight_hh.reshape(cell.GATES, heads, self.columns, self.columns)
+            blocks = weight_hh.reshape(cell.GATES, heads, self.columns, self.columns)
             transposed = np.zeros((cell.GATES, self.columns, units), self.dtype)
             transposed[:, :, :n] = blocks.transpose(0, 2, 1, 3).reshape(cell.GATES, self.columns, n)
             self._back_weight = transposed
@@ -110,8 +117,11 @@ class GatedModel:
         drive = self._project(x, begin, end, start, stop)
         u = self.work.take("u_step", batch, self._step_bias.size)
         spread = self.work.take("spread_step", batch, self.columns * self.units if self.headed else self.units)
-        self._kernel(gated.propagate, **self._step)(drive, self._step_weight, self._step_bias, carry, u, spread, states,
-                                                    begin, start, stop)
+        arguments = (drive, self._step_weight, self._step_bias, carry, u, spread, states, begin, start, stop)
+        if batch == 1:  # no threads to start, which costs little on a quiet machine and much on a busy one
+            self._kernel(gated.propagate_row, **self._step)(*arguments, 0)
+        else:
+            self._kernel(gated.propagate, **self._step)(*arguments)
 
     def linearise(self, order, x, states, previous, begin, end, start, stop) -> tuple[np.ndarray, np.ndarray]:
         """f(h_{t-1}, x_t) - h_t (B, L, S) and its Jacobian: none, diagonal (B, L, S) or blocks (B, L, k, m, m)."""
@@ -134,8 +144,8 @@ class GatedModel:
         defect = self.work.take("defect", batch, length, self.cell.state_size)
         defect[...] = 0.0
         self._kernel(gated.linearise, ORDER=order)(
-            drive, self._tile_weight, self._tile_bias, self._weight_hh, states, previous, u, spread, defect, dp, du, ds,
-            jacobian, begin, start, stop)
+            drive, self._tile_weight, self._tile_bias, self._matrix[order], states, previous, u, spread, defect, dp, du,
+            ds, jacobian, begin, start, stop)
         return defect
 
     def totals(self, dx: np.ndarray) -> dict[str, np.ndarray]:
@@ -151,7 +161,8 @@ class GatedModel:
         dp = self.work.take("dp", batch, length, cell.PARTS * self.width)
         du = self.work.take("du", batch, length, cell.PARTS * self.width)
         ds = self.work.take("ds", batch, length, cell.PARTS**2 * self.units)
-        self._linearise(gated.PARTIALS, x, states, previous, begin, end, start, stop, dp, du, ds, self.work.take("none", 1, 1, 1))
+        none = self.work.take("none", 1, 1, 1)
+        self._linearise(gated.PARTIALS, x, states, previous, begin, end, start, stop, dp, du, ds, none)
         return dp, du, ds
 
     def backward(self, partials, dstates, carry, adjoint, begin, start, stop) -> None:
@@ -162,8 +173,11 @@ class GatedModel:
         width = max(self.units, self._back_weight.shape[0] * self._back_weight.shape[2])
         product = self.work.take("product", batch, width)
         spread = self.work.take("spread_step", batch, self.columns * self.units if self.headed else self.units)
-        self._kernel(gated_adjoint.backward, **self._back)(dstates, self._back_weight, self._zero, du, ds, carry, v, product,
-                                                           spread, adjoint, begin, start, stop)
+        arguments = (dstates, self._back_weight, self._zero, du, ds, carry, v, product, spread, adjoint, begin, start, stop)
+        if batch == 1:
+            self._kernel(gated_adjoint.backward_row, **self._back)(*arguments, 0)
+        else:
+            self._kernel(gated_adjoint.backward, **self._back)(*arguments)
 
     def accumulate(self, totals, partials, x, states, previous, adjoint, begin, start, stop) -> None:
         """Add the parameter gradients of one slab to ``totals`` and write its dL/dx."""

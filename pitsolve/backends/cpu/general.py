@@ -109,7 +109,7 @@ def accumulate(theta, complex_theta, x, states, previous, adjoint, complex_rows,
 @kernel
 def accumulate_chunk(theta, complex_theta, x, states, previous, adjoint, complex_rows, real_rows, dtheta, dx, begin, start,
                      stop, b, chunk):
-    length, n = adjoint.shape[1:]
+    length = adjoint.shape[1]
     for t in range(max(begin + chunk * CHUNK, start[b]), min(begin + min(length, (chunk + 1) * CHUNK), stop[b])):
         h = previous[b] if t == begin else states[b, t - 1]
         if GIVEN:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 import numpy as np
 
 from pitsolve.backends.cpu import complexmath, general  # noqa: F401  (complexmath extends math to complex numbers)
-
 from pitsolve.backends.cpu.workspace import Workspace
 from pitsolve.cells.base import GeneralCell, Parameters
 from pitsolve.compile import specialise
@@ -106,4 +105,6 @@ _bundles: dict[tuple, Callable] = {}
 def _bundle(cell: GeneralCell) -> Callable:
     """One bundle function for each list of shapes, so that equal cells share their kernels."""
     key = tuple(cell.shapes.items())
-    return _bundles.setdefault(key, _bundles.get(key) or bundle_for(cell.shapes))
+    if key not in _bundles:
+        _bundles[key] = bundle_for(cell.shapes)
+    return _bundles[key]

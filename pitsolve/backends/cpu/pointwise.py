@@ -1,20 +1,31 @@
 """Elementwise kernels on states: residual norms, Newton updates with repair of NaN and infinity."""
 
-import math
-
 from numba import prange
 
-from pitsolve.compile import inline, kernel
+from pitsolve.backends.cpu.simd import add, highest, larger_ratio, load, repaired, store
+from pitsolve.compile import constant, inline, kernel
+
+LANES = constant("LANES")
 
 CHUNK = 256  # time steps of one parallel task; fixed, so that no result depends on the number of threads
-LIMIT = 1e8  # bound on repaired iterates, as in the authors' code of DEER
+LIMIT = 100000000  # bound on repaired iterates, as in the authors' code of DEER
+
+
+@inline
+def largest_change(change, change_at, states, states_at, count):
+    """max |change| / max(1, |state|) over ``count`` consecutive numbers; NaN if there is one."""
+    largest = load(change, change_at, 0, 0, 1, LANES)
+    for i in range(0, count, LANES):
+        largest = larger_ratio(largest, load(change, change_at + i, 0, count - i, 1, LANES),
+                               load(states, states_at + i, 0, count - i, 1, LANES))
+    return highest(largest)
 
 
 @kernel(parallel=True)
 def measure(defect, states, tolerance, norms, firsts, begin, start, stop):
     """Per task, the largest |defect| / max(1, |h|) and the first step where it exceeds the tolerance (or ``stop``).
 
-    A value that is not finite counts as infinity.
+    NaN stays NaN: it exceeds every tolerance.
     """
     chunks = norms.shape[1]
     for task in prange(norms.shape[0] * chunks):
@@ -23,28 +34,21 @@ def measure(defect, states, tolerance, norms, firsts, begin, start, stop):
 
 @kernel
 def measure_chunk(defect, states, tolerance, norms, firsts, begin, start, stop, b, chunk):
-    length, n = defect.shape[1:]
-    largest = 0.0
-    first_bad = stop[b]
-    for t in range(max(begin + chunk * CHUNK, start[b]), min(begin + min(length, (chunk + 1) * CHUNK), stop[b])):
-        size = relative_size(defect[b, t - begin], states[b, t])
-        if not size <= tolerance and first_bad == stop[b]:
-            first_bad = t
-        largest = max(largest, size)
-    norms[b, chunk] = largest
-    firsts[b, chunk] = first_bad
-
-
-@inline
-def relative_size(change, state):
-    """max_i |change_i| / max(1, |state_i|), infinity if anything is not finite."""
-    largest = 0.0
-    finite = True
-    for i in range(change.size):
-        size = abs(change[i]) / max(1.0, abs(state[i]))
-        finite = finite and math.isfinite(size) and math.isfinite(state[i])
-        largest = max(largest, size)
-    return largest if finite else math.inf
+    _, steps, n = states.shape
+    length = defect.shape[1]
+    first = max(begin + chunk * CHUNK, start[b])
+    last = min(begin + min(length, (chunk + 1) * CHUNK), stop[b])
+    row, states_row = b * length - begin, b * steps
+    norms[b, chunk] = 0.0
+    firsts[b, chunk] = stop[b]
+    if first < last:
+        size = largest_change(defect, (row + first) * n, states, (states_row + first) * n, (last - first) * n)
+        norms[b, chunk] = size
+        if not size <= tolerance:
+            t = first
+            while largest_change(defect, (row + t) * n, states, (states_row + t) * n, n) <= tolerance:
+                t += 1
+            firsts[b, chunk] = t
 
 
 @kernel(parallel=True)
@@ -57,15 +61,16 @@ def update(states, change, norms, begin, start, stop):
 
 @kernel
 def update_chunk(states, change, norms, begin, start, stop, b, chunk):
-    length, n = change.shape[1:]
-    largest = 0.0
-    for t in range(max(begin + chunk * CHUNK, start[b]), min(begin + min(length, (chunk + 1) * CHUNK), stop[b])):
-        for i in range(n):
-            old = states[b, t, i]
-            new = old + change[b, t - begin, i]
-            if math.isnan(new):
-                new = 0.0
-            new = min(max(new, -LIMIT), LIMIT)
-            states[b, t, i] = new
-            largest = max(largest, abs(new - old) / max(1.0, abs(new)))
-    norms[b, chunk] = largest
+    _, steps, n = states.shape
+    length = change.shape[1]
+    first = max(begin + chunk * CHUNK, start[b])
+    last = min(begin + min(length, (chunk + 1) * CHUNK), stop[b])
+    change_at, states_at = (b * length + first - begin) * n, (b * steps + first) * n
+    largest = load(change, 0, 0, 0, 1, LANES)
+    for i in range(0, (last - first) * n, LANES):
+        valid = (last - first) * n - i
+        step = load(change, change_at + i, 0, valid, 1, LANES)
+        new = repaired(add(load(states, states_at + i, 0, valid, 1, LANES), step), LIMIT)
+        largest = larger_ratio(largest, step, new)
+        store(states, states_at + i, 0, valid, new)
+    norms[b, chunk] = highest(largest)

@@ -22,7 +22,8 @@ from pitsolve.backends.cpu.maps import (
     store_maps,
     store_states,
 )
-from pitsolve.backends.cpu.simd import register_bytes
+from pitsolve.backends.cpu.matvec import times
+from pitsolve.backends.cpu.simd import lanes_for, register_bytes
 from pitsolve.compile import constant, inline, kernel, specialise
 
 REVERSE = constant("REVERSE")
@@ -65,13 +66,36 @@ def _steps(A, b, source, source_at, out, row, start, stop, heads):
             _step(A, t * width * BLOCK, b, t * width, out, before, out, t * width, heads)
 
 
+@inline
+def _dense_step(A, b, at, source, source_at, out, heads):
+    """One step of large blocks: out[at:] = A[at * BLOCK:] source[source_at:] + b[at:]; out may be b, but not source."""
+    for h in range(heads):
+        here, there = at + h * BLOCK, source_at + h * BLOCK
+        for i in range(0, BLOCK, LANES):
+            valid = WHOLE if BLOCK % LANES == 0 else BLOCK - i
+            offset = load_states(b, here + i, valid, 1, 1, LANES, LANES)[0]
+            total = times(A, here * BLOCK, i, source, there, BLOCK, LANES, TRANSPOSE)[0]
+            store_states(out, here + i, valid, (total + offset,), 1)
+
+
+@kernel
+def _dense_steps(A, b, source, source_at, out, row, start, stop, heads):
+    width = heads * BLOCK
+    if start < stop:
+        t = row + (stop - 1 if REVERSE else start)
+        _dense_step(A, b, t * width, source, source_at, out, heads)
+    for step in range(1, stop - start):
+        t = row + (stop - 1 - step if REVERSE else start + step)
+        _dense_step(A, b, t * width, out, (t + 1 if REVERSE else t - 1) * width, out, heads)
+
+
 @kernel(parallel=True)
-def _rows(A, b, y0, out, start, stop, steps, heads):
+def _dense_rows(A, b, y0, out, start, stop, steps, heads):
     if start.size == 1:  # nothing to share: spare a single row the start of the threads
-        _steps(A, b, y0, 0, out, 0, start[0], stop[0], heads)
+        _dense_steps(A, b, y0, 0, out, 0, start[0], stop[0], heads)
         return
     for r in numba.prange(start.size):
-        _steps(A, b, y0, r * heads * BLOCK, out, r * steps, start[r], stop[r], heads)
+        _dense_steps(A, b, y0, r * heads * BLOCK, out, r * steps, start[r], stop[r], heads)
 
 
 @inline
@@ -237,7 +261,8 @@ def scan(A, b, y0, out, start, stop, reverse=False, transpose=False):
     constants = {"REVERSE": bool(reverse), "TRANSPOSE": bool(transpose) and block > 1, "BLOCK": block}
     arguments = [x.reshape(-1) for x in (A, b, y0, out)] + [start, stop, steps, blocks]
     if block > (_LANE_BLOCK if blocks >= lanes else _TIME_BLOCK):
-        specialise(_rows, **constants)(*arguments)
+        lanes = lanes_for(b.dtype, block)
+        specialise(_dense_rows, **constants, LANES=lanes, WHOLE=lanes)(*arguments)
         return
     vectors = -(-blocks // lanes)
     groups = -(-vectors // (register_bytes() // 8)) if block == 1 else vectors
