@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import NoReturn
 
@@ -66,4 +67,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # Threads that wait by spinning hold up each other where other programs run too, and the times would tell of that.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     sys.exit(main())

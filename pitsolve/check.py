@@ -49,7 +49,7 @@ def float_array(name: str, value: object, ndims: tuple[int, ...] | None = None, 
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be an array of float32 or float64, got {type(value).__name__} "
                         "that does not form an array") from None
-    if array.dtype not in _DTYPES:
+    if array.dtype.newbyteorder("=") not in _DTYPES:
         raise TypeError(f"{name} must be an array of float32 or float64, got "
                         f"{_describe(value)}{'' if array is value else f' of dtype {array.dtype}'}")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)

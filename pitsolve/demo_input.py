@@ -29,12 +29,12 @@ def signal(steps: int) -> np.ndarray:
 def read(path: Path, key: str | None) -> tuple[np.ndarray, str]:
     """The array in a file and its name."""
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            if key is not None:
-                raise UserError(f"--key is for .npz files; {path} holds a single array")
-            return loaded, str(path)
-        with loaded:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                if key is not None:
+                    raise UserError(f"--key is for .npz files; {path} holds a single array")
+                return loaded, str(path)
             listed = ", ".join(loaded.files) or "no array"
             if key is None and len(loaded.files) != 1:
                 raise UserError(f"{path} holds {listed}; choose one with --key")

@@ -3,16 +3,31 @@
 import math
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import reference
 
 import pitsolve as ps
 
 
+@numba.njit
+def bump(a):
+    return math.exp(-a * a)
+
+
 def oscillator(p, x, h, new):
-    """A damped pendulum, driven by the first input."""
+    """A damped pendulum with a drive."""
     new[0] = h[0] + 0.1 * h[1]
-    new[1] = 0.9 * h[1] - 0.1 * p.stiffness[0] * math.sin(h[0]) + p.drive[0, 0] * x[0] + p.drive[0, 1] * math.exp(-x[1] * x[1])
+    new[1] = 0.9 * h[1] - 0.1 * p.stiffness[0] * math.sin(h[0]) + p.drive[0, 0] * x[0] + p.drive[0, 1] * bump(x[1])
+
+
+def quadratic(p, x, h, new):
+    """A cell without inputs: h <- a h + b h^2."""
+    new[0] = p.a[0] * h[0] + p.b[0] * h[0] * h[0]
+
+
+def naive_quadratic(p, x, h):
+    return p["a"] * h + p["b"] * h**2
 
 
 def naive_oscillator(p, x, h):
@@ -58,4 +73,5 @@ MODELS = {
     "custom": Model(ps.cells.custom(oscillator, 2, 2, parameters={"stiffness": (1,), "drive": (1, 2)}), naive_oscillator,
                     np.float64),
 }
+QUADRATIC = ps.cells.custom(quadratic, 1, parameters={"a": (1,), "b": (1,)})
 METHODS = ("sequential", "picard", "deer", "quasi-deer", "elk", "quasi-elk")

@@ -110,7 +110,9 @@ def loop_batch(step, params, x, h0, lengths=None):
 def slope(step, params, x, h0, dstates, by):
     """Derivative of sum(states * dstates) of one sequence in the direction ``by`` (keys of params, "x", "h0")."""
     tiny = 1e-150
-    moved = {name: value + 1j * tiny * by[name] if name in by else value for name, value in (params | {"x": x, "h0": h0}).items()}
+    moved = params | {"x": x, "h0": h0}
+    for name, direction in by.items():
+        moved[name] = moved[name] + 1j * tiny * direction
     x, h0 = moved.pop("x"), moved.pop("h0")
     return np.sum(loop(step, moved, x, h0).imag / tiny * dstates)
 

@@ -90,7 +90,8 @@ def test_init_is_reproducible_and_bounded_by_the_hidden_size(cell):
         assert_array_equal(value, again[name])
         assert_array_equal(value.astype(F32), single[name])
         assert (value != other[name]).any()
-        assert 0.3 < abs(value).max() <= 0.5  # 1 / sqrt(4)
+    largest = max(abs(value).max() for value in params.values())
+    assert 0.4 < largest <= 0.5  # 1 / sqrt(4)
 
 
 def test_a_cell_is_a_value():

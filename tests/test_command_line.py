@@ -3,7 +3,9 @@
 import builtins
 import dataclasses
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,9 +36,10 @@ def refusal(capsys, arguments):
         main(arguments)
     assert caught.value.code == 2
     captured = capsys.readouterr()
-    assert len(captured.err.strip().splitlines()) == 1
+    sentences = [line for line in captured.err.splitlines() if not line.startswith("... ")]  # progress
+    assert len(sentences) == 1
     assert "Traceback" not in captured.err + captured.out
-    return captured.err
+    return sentences[0]
 
 
 @pytest.fixture
@@ -245,3 +248,9 @@ def test_refused_files(capsys, tmp_path):
         (tmp_path / name).write_bytes(content)
         assert "cannot be read as a NumPy file" in refusal(capsys, ["demo", "--input", str(tmp_path / name)])
     assert "a folder" in refusal(capsys, ["demo", "--input", str(tmp_path)])
+
+
+def test_as_a_program():
+    done = subprocess.run([sys.executable, "-m", "pitsolve", "demo", "--key", "X"], cwd=Path(__file__).parent.parent,
+                          capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "python -m pitsolve demo: --key needs --input\n")

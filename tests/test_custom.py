@@ -5,68 +5,58 @@ import math
 import numba
 import numpy as np
 import pytest
+from models import MODELS, bump, oscillator
 from numpy.testing import assert_allclose, assert_array_equal
 
 import pitsolve as ps
-from pitsolve.cells import LEM, custom, verify
+from pitsolve.cells import custom, verify
 from pitsolve.compile import _describe
 
 
-@numba.njit
-def cubed(a):
-    return a * a * a
+def jacobian(p, x, h, new, J):
+    J[0, 0] = 1.0
+    J[0, 1] = 0.1
+    J[1, 0] = -0.1 * p.stiffness[0] * math.cos(h[0])
+    J[1, 1] = 0.9
 
 
-def rotation(p, x, h, new):
-    new[0] = 0.9 * h[0] + p.w[0, 0] * math.sin(h[1]) + p.w[0, 1] * x[0]
-    new[1] = 0.8 * h[1] - p.w[1, 0] * cubed(h[0]) + p.w[1, 1] * x[0]
+def diagonal(p, x, h, new, d):
+    d[0] = 1.0
+    d[1] = 0.9
 
 
-def naive_rotation(w, x, h):
-    return np.array([0.9 * h[0] + w[0, 0] * np.sin(h[1]) + w[0, 1] * x[0], 0.8 * h[1] - w[1, 0] * h[0]**3 + w[1, 1] * x[0]])
-
-
-def rotation_jacobian(p, x, h, new, J):
-    J[0, 0] = 0.9
-    J[0, 1] = p.w[0, 0] * math.cos(h[1])
-    J[1, 0] = -3.0 * p.w[1, 0] * h[0] * h[0]
-    J[1, 1] = 0.8
-
-
-def rotation_diagonal(p, x, h, new, d):
-    d[0] = 0.9
-    d[1] = 0.8
-
-
-def rotation_pullback(p, x, h, new, v, dp, dx, dh):
-    dp.w[0, 0] += v[0] * math.sin(h[1])
-    dp.w[0, 1] += v[0] * x[0]
-    dp.w[1, 0] -= v[1] * cubed(h[0])
-    dp.w[1, 1] += v[1] * x[0]
-    dx[0] = v[0] * p.w[0, 1] + v[1] * p.w[1, 1]
-    dh[0] = 0.9 * v[0] - 3.0 * p.w[1, 0] * h[0] * h[0] * v[1]
-    dh[1] = p.w[0, 0] * math.cos(h[1]) * v[0] + 0.8 * v[1]
+def pullback(p, x, h, new, v, dp, dx, dh):
+    dp.stiffness[0] -= 0.1 * v[1] * math.sin(h[0])
+    dp.drive[0, 0] += v[1] * x[0]
+    dp.drive[0, 1] += v[1] * bump(x[1])
+    dx[0] = v[1] * p.drive[0, 0]
+    dx[1] = -2.0 * x[1] * v[1] * p.drive[0, 1] * bump(x[1])
+    dh[0] = v[0] - 0.1 * p.stiffness[0] * math.cos(h[0]) * v[1]
+    dh[1] = 0.1 * v[0] + 0.9 * v[1]
 
 
 def wrong_jacobian(p, x, h, new, J):
-    rotation_jacobian_compiled(p, x, h, new, J)
-    J[1, 0] = 3.0 * p.w[1, 0] * h[0] * h[0]
+    right_jacobian(p, x, h, new, J)
+    J[1, 0] = 0.1 * p.stiffness[0] * math.cos(h[0])
 
 
 def wrong_diagonal(p, x, h, new, d):
-    d[0] = 0.9
-    d[1] = 0.7
+    d[0] = 1.0
+    d[1] = 0.8
 
 
 def wrong_pullback(p, x, h, new, v, dp, dx, dh):
-    rotation_pullback_compiled(p, x, h, new, v, dp, dx, dh)
-    dp.w[0, 1] += 0.5 * v[0]
+    right_pullback(p, x, h, new, v, dp, dx, dh)
+    dp.drive[0, 1] += 0.5 * v[1]
 
 
-rotation_jacobian_compiled = numba.njit(rotation_jacobian)
-rotation_pullback_compiled = numba.njit(rotation_pullback)
-SHAPES = {"w": (2, 2)}
-STATED = {"jacobian": rotation_jacobian, "diagonal": rotation_diagonal, "pullback": rotation_pullback}
+right_jacobian, right_pullback = numba.njit(jacobian), numba.njit(pullback)
+PLAIN = MODELS["custom"]
+STATED = {"jacobian": jacobian, "diagonal": diagonal, "pullback": pullback}
+
+
+def oscillator_cell(step=oscillator, **stated):
+    return custom(step, 2, 2, parameters={"stiffness": (1,), "drive": (1, 2)}, **stated)
 
 
 def scaled(factor):
@@ -76,16 +66,8 @@ def scaled(factor):
     return step
 
 
-@pytest.mark.parametrize("step", [rotation, numba.njit(rotation)], ids=["plain", "njit"])
-def test_a_function_of_the_user_is_a_cell(step):
-    cell = custom(step, 2, 1, parameters=SHAPES)
-    params, x = cell.init(5), np.random.default_rng(2).normal(size=(30, 1))
-    h, expected = np.zeros(2), []
-    for t in range(30):
-        h = naive_rotation(params["w"], x[t], h)
-        expected.append(h)
-    assert_allclose(ps.solve(cell, params, x).states, expected, rtol=1e-13, atol=1e-13)
-    assert_allclose(ps.solve(cell, params, x, method="deer").states, expected, rtol=1e-12, atol=1e-12)
+def test_an_njit_function_is_the_cell_of_its_python_function():
+    assert oscillator_cell(numba.njit(oscillator)) == oscillator_cell() == PLAIN.cell
 
 
 def test_closures_keep_their_own_constants():
@@ -103,51 +85,54 @@ def test_a_cell_without_parameters_and_inputs():
         assert batch.states.dtype == dtype
     alone = ps.solve(cell, {}, 3)
     assert_array_equal(alone.states, [[1], [1.5], [1.75]])
-    assert ps.gradient(cell, {}, 3, alone, np.ones((3, 1))).params == {}
+    gradient = ps.gradient(cell, {}, 3, alone, np.ones((3, 1)))
+    assert gradient.params == {} and gradient.x is None
+    assert_array_equal(gradient.h0, [0.5 + 0.25 + 0.125])
 
 
 def test_stated_derivatives_give_the_same_results_as_complex_steps():
-    stated, plain = (custom(rotation, 2, 1, parameters=SHAPES, **given) for given in (STATED, {}))
-    params, x = plain.init(5), np.random.default_rng(2).normal(size=(30, 1))
-    solution = ps.solve(stated, params, x, method="deer")
-    assert_allclose(solution.states, ps.solve(plain, params, x, method="deer").states, rtol=1e-13, atol=1e-13)
-    ours, theirs = (ps.gradient(cell, params, x, solution, np.ones((30, 2))) for cell in (stated, plain))
-    for a, b in ((ours.params["w"], theirs.params["w"]), (ours.x, theirs.x), (ours.h0, theirs.h0)):
+    stated, plain = oscillator_cell(**STATED), PLAIN.cell
+    params, x, h0 = PLAIN.problem(30)
+    for method in ("deer", "quasi-deer"):
+        solution = ps.solve(stated, params, x, h0, method=method)
+        assert_allclose(solution.states, ps.solve(plain, params, x, h0, method=method).states, rtol=1e-12, atol=1e-12)
+    ours, theirs = (ps.gradient(cell, params, x, solution, np.ones((30, 2)), h0) for cell in (stated, plain))
+    for a, b in zip((*ours.params.values(), ours.x, ours.h0), (*theirs.params.values(), theirs.x, theirs.h0), strict=True):
         assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 
 
 def test_verify_accepts_right_derivatives():
-    for cell in (LEM(2, 3), custom(rotation, 2, 1, parameters=SHAPES, **STATED)):
+    for cell in (MODELS["lem"].cell, oscillator_cell(**STATED)):
         differences = verify(cell)
         assert sorted(differences) == ["diagonal", "jacobian", "pullback"]
         assert max(differences.values()) < 1e-13
-    assert verify(custom(rotation, 2, 1, parameters=SHAPES)) == {}
+    assert verify(PLAIN.cell) == {}
 
 
 @pytest.mark.parametrize(("wrong", "message"), [
     ({"jacobian": wrong_jacobian}, r"jacobian\[1, 0\] is .*, but complex steps give"),
-    ({"diagonal": wrong_diagonal}, r"diagonal\[1\] is 0\.7, but complex steps give 0\.8"),
-    ({"pullback": wrong_pullback}, r"pullback: dw\[0, 1\] is .*, but complex steps give"),
+    ({"diagonal": wrong_diagonal}, r"diagonal\[1\] is 0\.8, but complex steps give 0\.9"),
+    ({"pullback": wrong_pullback}, r"pullback: ddrive\[0, 1\] is .*, but complex steps give"),
 ], ids=["jacobian", "diagonal", "pullback"])
 def test_verify_names_the_wrong_entry(wrong, message):
     with pytest.raises(ValueError, match=message):
-        verify(custom(rotation, 2, 1, parameters=SHAPES, **wrong))
+        verify(oscillator_cell(**wrong))
 
 
 def test_verify_is_for_cells_with_a_step():
-    with pytest.raises(TypeError, match="cell must be a cell with a step function .* got GRU"):
+    with pytest.raises(TypeError, match=r"cell must be a cell with a step function .* got GRU"):
         verify(ps.cells.GRU(2, 3))
 
 
 @pytest.mark.parametrize(("call", "error", "message"), [
     (lambda: custom("step", 2), TypeError, "step must be a plain Python function .* got str"),
     (lambda: custom(math.sin, 2), TypeError, "step must be a plain Python function .* got builtin_function"),
-    (lambda: custom(rotation, 2, jacobian=3), TypeError, "jacobian must be a plain Python function .* got int"),
-    (lambda: custom(rotation, 0), ValueError, "state_size must be an integer of at least 1, got 0"),
-    (lambda: custom(rotation, 2, -1), ValueError, "input_size must be an integer of at least 0, got -1"),
-    (lambda: custom(rotation, 2, parameters={"a b": (1,)}), ValueError, "parameters must have names .* got 'a b'"),
-    (lambda: custom(rotation, 2, parameters={"w": ()}), ValueError, r"parameters\['w'\] must be a shape .* got \(\)"),
-    (lambda: custom(rotation, 2, parameters={"w": (2, 0)}), ValueError, r"parameters\['w'\] must be a shape .* got \(2, 0\)"),
+    (lambda: custom(oscillator, 2, jacobian=3), TypeError, "jacobian must be a plain Python function .* got int"),
+    (lambda: custom(oscillator, 0), ValueError, "state_size must be an integer of at least 1, got 0"),
+    (lambda: custom(oscillator, 2, -1), ValueError, "input_size must be an integer of at least 0, got -1"),
+    (lambda: custom(oscillator, 2, parameters={"a b": (1,)}), ValueError, "parameters must have names .* got 'a b'"),
+    (lambda: custom(oscillator, 2, parameters={"w": ()}), ValueError, r"parameters\['w'\] must be a shape .* got \(\)"),
+    (lambda: custom(oscillator, 2, parameters={"w": (2, 0)}), ValueError, r"parameters\['w'\] must be a shape .* got \(2, 0\)"),
 ])
 def test_bad_descriptions_are_named(call, error, message):
     with pytest.raises(error, match=message):

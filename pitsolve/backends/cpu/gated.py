@@ -3,21 +3,22 @@
 Every array row of gate values is padded: ``GATES`` groups of ``units`` numbers, ``units`` being hidden_size rounded up to
 whole vectors. States stay in the user's layout (n numbers a part, no padding); the last vector of a part is masked.
 
-Recurrent products u = W h + b take one of two forms. With one head they are tiles of a matrix product. With several
-heads each unit sees only the m units of its own head; ``spread`` copies those m numbers side by side for every unit, and
-the product becomes m elementwise multiply-adds on full vectors.
+Recurrent products u = W h + b take one of two forms. With one head they are tiles of a matrix product. With heads of HEAD
+units, HEAD dividing LANES, a vector holds whole heads, and the product is HEAD multiply-adds with h shuffled within them.
 """
 
 from numba import prange
 
-from pitsolve.backends.cpu.products import tile
-from pitsolve.backends.cpu.simd import add, contract, load, multiply_add, store
+from pitsolve.backends.cpu.products import head_product, tile
+from pitsolve.backends.cpu.simd import load, store
+from pitsolve.backends.cpu.tuples import add, contract
 from pitsolve.compile import constant, inline, kernel
 
 GATES = constant("GATES")
 PARTS = constant("PARTS")
 LANES = constant("LANES")
-HEADED = constant("HEADED")
+HEADED = constant("HEADED")  # whether the products run on heads of HEAD units, or on one dense matrix
+HEAD = constant("HEAD")
 STEP_VECTORS = constant("STEP_VECTORS")  # vectors and accumulator sets of the matrix-vector tile of one time step
 STEP_SETS = constant("STEP_SETS")
 TILE_VECTORS = constant("TILE_VECTORS")  # vectors of the matrix-matrix tile
@@ -56,25 +57,11 @@ def affine_rows(a, a_at, a_row, packed, bias, out, out_at, out_row, count):
 
 
 @inline
-def spread(h, at, n, m, units, out, out_at):
-    """out[j, i] = h[(first unit of i's head) + j]."""
-    for first in range(0, n, m):
-        for j in range(m):
-            value = h[at + first + j]
-            for i in range(m):
-                out[out_at + j * units + first + i] = value
-
-
-@inline
-def product_heads(spread_h, at, m, units, weight, bias, out, out_at):
-    """u[k, i] = b[k, i] + sum_j W[k, j, i] spread_h[j, i]."""
+def product_heads(h, weight, bias, units, i, out, out_at):
+    """u[k, i] = b[k, i] + sum_j W[k, j, i] h[first unit of i's head + j], for one vector of units and every gate."""
     for k in range(GATES):
-        for i in range(0, units, LANES):
-            total = load(bias, k * units + i, 0, LANES, 1, LANES)
-            for j in range(m):
-                factor = load(spread_h, at + j * units + i, 0, LANES, 1, LANES)
-                total = multiply_add(load(weight, (k * m + j) * units + i, 0, LANES, 1, LANES), factor, total)
-            store(out, out_at + k * units + i, 0, LANES, total)
+        start = load(bias, k * units + i, 0, LANES, 1, LANES)
+        store(out, out_at + k * units + i, 0, LANES, head_product(h, weight, k * HEAD * units + i, units, start, HEAD))
 
 
 @kernel(parallel=True)
@@ -98,29 +85,25 @@ def project_chunk(x, weight, bias, drive, begin, start, stop, b, chunk):
 
 
 @kernel(parallel=True)
-def propagate(drive, weight, bias, state, u, spread_h, states, begin, start, stop):
+def propagate(drive, weight, bias, state, u, states, begin, start, stop):
     """h_t = f(h_{t-1}, x_t) through one slab, every row of the batch on its own; ``state`` carries the padded state."""
     for b in prange(states.shape[0]):
-        propagate_row(drive, weight, bias, state, u, spread_h, states, begin, start, stop, b)
+        propagate_row(drive, weight, bias, state, u, states, begin, start, stop, b)
 
 
 @kernel
-def propagate_row(drive, weight, bias, state, u, spread_h, states, begin, start, stop, b):
+def propagate_row(drive, weight, bias, state, u, states, begin, start, stop, b):
     _, steps, size = states.shape
     _, length, width = drive.shape
     n = size // PARTS
     units = state.shape[1] // PARTS
-    m = spread_h.shape[1] // units
     state_at = b * state.shape[1]
     u_at = b * u.shape[1]
-    spread_at = b * spread_h.shape[1]
     block = STEP_VECTORS * LANES
-    flat = state.reshape(-1)
-    scratch = spread_h.reshape(-1)
     for t in range(max(begin, start[b]), min(begin + length, stop[b])):
         if HEADED:
-            spread(flat, state_at, n, m, units, scratch, spread_at)
-            product_heads(spread_h, spread_at, m, units, weight, bias, u, u_at)
+            for i in range(0, n, LANES):
+                product_heads(load(state, state_at + i, 0, LANES, 1, LANES), weight, bias, units, i, u, u_at)
         else:
             blocks = weight.shape[0]
             for q in range(blocks):
@@ -140,7 +123,7 @@ def propagate_row(drive, weight, bias, state, u, spread_h, states, begin, start,
 
 
 @kernel(parallel=True)
-def linearise(drive, weight, bias, matrix, states, previous, u, spread_h, defect, dp, du, ds, jacobian, begin,
+def linearise(drive, weight, bias, matrix, states, previous, u, defect, dp, du, ds, jacobian, begin,
               start, stop):
     """f and its derivatives at every t of one slab, from the states of the current iterate.
 
@@ -149,12 +132,12 @@ def linearise(drive, weight, bias, matrix, states, previous, u, spread_h, defect
     """
     chunks = (defect.shape[1] + CHUNK - 1) // CHUNK
     for task in prange(states.shape[0] * chunks):
-        linearise_chunk(drive, weight, bias, matrix, states, previous, u, spread_h, defect, dp, du, ds, jacobian,
+        linearise_chunk(drive, weight, bias, matrix, states, previous, u, defect, dp, du, ds, jacobian,
                         begin, start, stop, task // chunks, task % chunks)
 
 
 @kernel
-def linearise_chunk(drive, weight, bias, matrix, states, previous, u, spread_h, defect, dp, du, ds, jacobian,
+def linearise_chunk(drive, weight, bias, matrix, states, previous, u, defect, dp, du, ds, jacobian,
                     begin, start, stop, b, chunk):
     _, steps, size = states.shape
     _, length, width = drive.shape
@@ -164,7 +147,7 @@ def linearise_chunk(drive, weight, bias, matrix, states, previous, u, spread_h, 
     first = max(begin + chunk * CHUNK, start[b])
     last = min(begin + min(length, (chunk + 1) * CHUNK), stop[b])
     if first < last:
-        recurrent_rows(weight, bias, states, previous, u, spread_h, begin, length, n, units, b, task, first, last)
+        recurrent_rows(weight, bias, states, previous, u, begin, length, n, units, b, first, last)
     for t in range(first, last):
         row = b * length + t - begin
         # Partials are kept for the whole slab only when the caller wants them, else for one step of this task.
@@ -196,20 +179,18 @@ def linearise_chunk(drive, weight, bias, matrix, states, previous, u, spread_h, 
 
 
 @inline
-def recurrent_rows(weight, bias, states, previous, u, spread_h, begin, length, n, units, b, task, first, last):
+def recurrent_rows(weight, bias, states, previous, u, begin, length, n, units, b, first, last):
     """u[t] = W h_{t-1} + b for first <= t < last."""
     _, steps, size = states.shape
     width = u.shape[2]
     if HEADED:
-        m = spread_h.shape[1] // units
-        before, all_states, scratch = previous.reshape(-1), states.reshape(-1), spread_h.reshape(-1)
         for t in range(first, last):
-            if t == begin:
-                spread(before, b * size, n, m, units, scratch, task * spread_h.shape[1])
-            else:
-                spread(all_states, (b * steps + t - 1) * size, n, m, units, scratch, task * spread_h.shape[1])
-            product_heads(spread_h, task * spread_h.shape[1], m, units, weight, bias, u,
-                          (b * length + t - begin) * width)
+            for i in range(0, n, LANES):
+                if t == begin:
+                    h = load(previous, b * size + i, 0, n - i, 1, LANES)
+                else:
+                    h = load(states, (b * steps + t - 1) * size + i, 0, n - i, 1, LANES)
+                product_heads(h, weight, bias, units, i, u, (b * length + t - begin) * width)
     else:
         if first == begin:
             affine_rows(previous, b * size, size, weight, bias, u, b * length * width, width, 1)

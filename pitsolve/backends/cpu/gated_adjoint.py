@@ -5,6 +5,7 @@ from numba import prange
 from pitsolve.backends.cpu.gated import (
     CHUNK,
     GATES,
+    HEAD,
     HEADED,
     LANES,
     PARTS,
@@ -13,10 +14,10 @@ from pitsolve.backends.cpu.gated import (
     TILE_VECTORS,
     affine_rows,
     product_rows,
-    spread,
 )
-from pitsolve.backends.cpu.products import tile
-from pitsolve.backends.cpu.simd import add, contract, load, multiply_add, store
+from pitsolve.backends.cpu.products import head_outer, head_product, tile
+from pitsolve.backends.cpu.simd import load, store
+from pitsolve.backends.cpu.tuples import add, contract
 from pitsolve.compile import constant, inline, kernel
 
 PARTS_GATES = constant("PARTS_GATES")  # PARTS * GATES and PARTS * PARTS: a product of literals is not a literal
@@ -26,33 +27,29 @@ PIECE = 256  # time steps summed in the working precision before they are added 
 
 
 @inline
-def pull_heads(v, v_at, spread_v, at, n, m, units, weight, out, out_at):
-    """out[i] += sum_k sum_j W[k, j, i] v[k, j], j running over the units of i's head."""
-    flat, scratch = v.reshape(-1), spread_v.reshape(-1)
-    for k in range(GATES):
-        spread(flat, v_at + k * units, n, m, units, scratch, at)
-        for i in range(0, units, LANES):
-            total = load(out, out_at + i, 0, LANES, 1, LANES)
-            for j in range(m):
-                factor = load(spread_v, at + j * units + i, 0, LANES, 1, LANES)
-                total = multiply_add(load(weight, (k * m + j) * units + i, 0, LANES, 1, LANES), factor, total)
-            store(out, out_at + i, 0, LANES, total)
+def pull_heads(v, v_at, n, units, weight, out, out_at):
+    """out[i] += sum_k sum_j W[k, j, i] v[k, first unit of i's head + j]."""
+    for i in range(0, n, LANES):
+        total = load(out, out_at + i, 0, LANES, 1, LANES)
+        for k in range(GATES):
+            gate = load(v, v_at + k * units + i, 0, LANES, 1, LANES)
+            total = head_product(gate, weight, k * HEAD * units + i, units, total, HEAD)
+        store(out, out_at + i, 0, LANES, total)
 
 
 @kernel(parallel=True)
-def backward(dstates, weight, zero, du, ds, carry, v, product, spread_v, adjoint, begin, start, stop):
+def backward(dstates, weight, zero, du, ds, carry, v, product, adjoint, begin, start, stop):
     """lambda_t = dL/dh_t + J_{t+1}^T lambda_{t+1} down one slab; ``carry`` holds J_{t+1}^T lambda_{t+1}, padded."""
     for b in prange(dstates.shape[0]):
-        backward_row(dstates, weight, zero, du, ds, carry, v, product, spread_v, adjoint, begin, start, stop, b)
+        backward_row(dstates, weight, zero, du, ds, carry, v, product, adjoint, begin, start, stop, b)
 
 
 @kernel
-def backward_row(dstates, weight, zero, du, ds, carry, v, product, spread_v, adjoint, begin, start, stop, b):
+def backward_row(dstates, weight, zero, du, ds, carry, v, product, adjoint, begin, start, stop, b):
     _, steps, size = dstates.shape
     length = adjoint.shape[1]
     n = size // PARTS
     units = carry.shape[1] // PARTS
-    m = spread_v.shape[1] // units
     block = STEP_VECTORS * LANES
     carry_at, v_at, product_at = b * carry.shape[1], b * v.shape[1], b * product.shape[1]
     for t in range(min(begin + length, stop[b]) - 1, max(begin, start[b]) - 1, -1):
@@ -65,7 +62,7 @@ def backward_row(dstates, weight, zero, du, ds, carry, v, product, spread_v, adj
             store(carry, carry_at + i, units, LANES,
                   contract(load(ds, row * ds.shape[2] + i, units, LANES, PARTS_PARTS, LANES), total))
         if HEADED:
-            pull_heads(v, v_at, spread_v, b * spread_v.shape[1], n, m, units, weight, carry, carry_at)
+            pull_heads(v, v_at, n, units, weight, carry, carry_at)
         else:
             blocks, rows, _ = weight.shape
             for q in range(blocks):
@@ -113,7 +110,7 @@ def pull_chunk(adjoint, dp, du, weight, zero, padded, dx, begin, start, stop, b,
 
 
 @kernel(parallel=True)
-def accumulate(x, states, previous, dp, du, packed, products, zero, spread_h, by_input, by_state, biases, begin, start, stop):
+def accumulate(x, states, previous, dp, du, packed, products, zero, by_input, by_state, biases, begin, start, stop):
     """Add the outer products of one slab to the float64 totals of each task.
 
     ``by_input`` (tasks, GATES units, .) gathers sum_t dL/dp_t x_t^T, ``by_state`` sum_t dL/du_t h_{t-1}^T, ``biases`` the
@@ -125,13 +122,13 @@ def accumulate(x, states, previous, dp, du, packed, products, zero, spread_h, by
     tasks = by_input.shape[0]
     for task in prange(tasks):
         for unit in range(task * units // tasks, (task + 1) * units // tasks):
-            accumulate_piece(x, states, previous, dp, du, packed[task], products[task], zero, spread_h[task], by_input[task],
+            accumulate_piece(x, states, previous, dp, du, packed[task], products[task], zero, by_input[task],
                              by_state[task], biases[task], begin, start, stop, unit // pieces, unit % pieces)
 
 
 @kernel
-def accumulate_piece(x, states, previous, dp, du, packed, products, zero, spread_h, by_input, by_state, biases, begin, start,
-                     stop, b, piece):
+def accumulate_piece(x, states, previous, dp, du, packed, products, zero, by_input, by_state, biases, begin, start, stop,
+                     b, piece):
     length, width = dp.shape[1:]
     n = states.shape[2] // PARTS
     first = max(begin + piece * PIECE, start[b])
@@ -142,7 +139,7 @@ def accumulate_piece(x, states, previous, dp, du, packed, products, zero, spread
     outer_product(x, previous, False, b, begin, first, last, x.shape[2], dp, row, width, packed, products, zero, by_input)
     add_rows(dp, b, begin, first, last, biases[0])
     if HEADED:
-        outer_heads(states, previous, b, begin, first, last, n, du, spread_h, by_state)
+        outer_heads(states, previous, b, begin, first, last, n, du, row, width, products, by_state)
     else:
         outer_product(states, previous, True, b, begin, first, last, n, du, row, width, packed, products, zero, by_state)
     add_rows(du, b, begin, first, last, biases[1])
@@ -181,16 +178,21 @@ def add_rows(gate, b, begin, first, last, total):
 
 
 @inline
-def outer_heads(states, previous, b, begin, first, last, n, gate, spread_h, total):
-    """total[k m + j, i] += sum_t gate[t, k, i] h_{t-1}[(first unit of i's head) + j]."""
-    units = total.shape[1]
-    m = total.shape[0] // GATES
+def outer_heads(states, previous, b, begin, first, last, n, gate, gate_at, width, sums, total):
+    """total[k HEAD + j, i] += sum_t gate[t, k, i] h_{t-1}[first unit of i's head + j], added in float64."""
+    rows, units = total.shape
+    _, steps, size = states.shape
+    for s in range(rows * units):
+        sums[s] = 0.0
     for t in range(first, last):
-        source = previous[b] if t == begin else states[b, t - 1]
-        spread(source, 0, n, m, units, spread_h, 0)
-        for k in range(GATES):
-            row = gate[b, t - begin]
-            for j in range(m):
-                sums = total[k * m + j]
-                for i in range(units):
-                    sums[i] += row[k * units + i] * spread_h[j * units + i]
+        for i in range(0, n, LANES):
+            if t == begin:
+                h = load(previous, b * size + i, 0, n - i, 1, LANES)
+            else:
+                h = load(states, (b * steps + t - 1) * size + i, 0, n - i, 1, LANES)
+            for k in range(GATES):
+                value = load(gate, gate_at + (t - first) * width + k * units + i, 0, LANES, 1, LANES)
+                head_outer(value, h, sums, k * HEAD * units + i, units, HEAD)
+    for r in range(rows):
+        for i in range(units):
+            total[r, i] += sums[r * units + i]

@@ -27,14 +27,16 @@ class GatedModel:
         self.lanes = lanes = lanes_for(self.dtype, n)
         self.units = units = -(-n // lanes) * lanes
         self.width = cell.GATES * units
-        self.headed = heads > 1
         self.columns = n // heads
+        # Heads that do not fill vectors exactly are multiplied as one dense matrix with zeros outside the blocks.
+        self.headed = heads > 1 and lanes % self.columns == 0
         self.work = Workspace(self.dtype)
         vectors = self.width // lanes
         step_vectors = block_vectors(vectors, 12)
         self._tile_vectors = 3 if vectors % 3 == 0 else 2
         self._constants = {"GATES": cell.GATES, "PARTS": cell.PARTS, "PARTS_GATES": cell.PARTS * cell.GATES,
                            "PARTS_PARTS": cell.PARTS**2, "LANES": lanes, "HEADED": self.headed,
+                           "HEAD": self.columns,
                            "TILE_VECTORS": self._tile_vectors, "gates": cell.gates}
         self._step = {"STEP_VECTORS": step_vectors, "STEP_SETS": _sets(step_vectors)}
         back_vectors = block_vectors(units // lanes, 12)
@@ -52,7 +54,7 @@ class GatedModel:
         self._input_weight = pack(input_rows.T, lanes, self._tile_vectors)
         self._input_bias = self._pad_bias(params["bias_ih"], self._input_weight)
         self._to_input = pack(input_rows, lanes, self._tile_vectors)
-        hidden_rows = self._pad(weight_hh)
+        hidden_rows = self._pad(weight_hh if self.headed else self._dense(weight_hh))
         if self.headed:
             by_gate = hidden_rows.reshape(cell.GATES, units, self.columns).transpose(0, 2, 1)
             self._step_weight = self._tile_weight = np.ascontiguousarray(by_gate)
@@ -67,6 +69,17 @@ class GatedModel:
         self._step_bias = self._pad_bias(params["bias_hh"], self._step_weight)
         self._tile_bias = self._pad_bias(params["bias_hh"], self._tile_weight)
         self._zero = np.zeros(max(self._to_input.shape[0] * self._to_input.shape[2], 12 * lanes), self.dtype)
+
+    def _head_columns(self) -> np.ndarray:
+        """For every row of weight_hh, the columns of the dense matrix that it holds: those of the unit's own head."""
+        unit = np.arange(self.cell.GATES * self.cell.hidden_size) % self.cell.hidden_size
+        return (unit // self.columns * self.columns)[:, None] + np.arange(self.columns)
+
+    def _dense(self, weight: np.ndarray) -> np.ndarray:
+        """weight_hh with the columns of all heads."""
+        dense = np.zeros((weight.shape[0], self.cell.hidden_size), self.dtype)
+        np.put_along_axis(dense, self._head_columns(), weight, axis=1)
+        return dense
 
     def _pad(self, rows: np.ndarray) -> np.ndarray:
         """Rows (GATES n, .) moved to (GATES units, .) with zeros between."""
@@ -116,8 +129,7 @@ class GatedModel:
         batch = x.shape[0]
         drive = self._project(x, begin, end, start, stop)
         u = self.work.take("u_step", batch, self._step_bias.size)
-        spread = self.work.take("spread_step", batch, self.columns * self.units if self.headed else self.units)
-        arguments = (drive, self._step_weight, self._step_bias, carry, u, spread, states, begin, start, stop)
+        arguments = (drive, self._step_weight, self._step_bias, carry, u, states, begin, start, stop)
         if batch == 1:  # no threads to start, which costs little on a quiet machine and much on a busy one
             self._kernel(gated.propagate_row, **self._step)(*arguments, 0)
         else:
@@ -140,11 +152,10 @@ class GatedModel:
         batch, length = x.shape[0], end - begin
         drive = self._project(x, begin, end, start, stop)
         u = self.work.take("u", batch, length, self._tile_bias.size)
-        spread = self.work.take("spread", batch * -(-length // gated.CHUNK), self.columns * self.units)
         defect = self.work.take("defect", batch, length, self.cell.state_size)
         defect[...] = 0.0
         self._kernel(gated.linearise, ORDER=order)(
-            drive, self._tile_weight, self._tile_bias, self._matrix[order], states, previous, u, spread, defect, dp, du,
+            drive, self._tile_weight, self._tile_bias, self._matrix[order], states, previous, u, defect, dp, du,
             ds, jacobian, begin, start, stop)
         return defect
 
@@ -172,8 +183,7 @@ class GatedModel:
         v = self.work.take("v", batch, self.width)
         width = max(self.units, self._back_weight.shape[0] * self._back_weight.shape[2])
         product = self.work.take("product", batch, width)
-        spread = self.work.take("spread_step", batch, self.columns * self.units if self.headed else self.units)
-        arguments = (dstates, self._back_weight, self._zero, du, ds, carry, v, product, spread, adjoint, begin, start, stop)
+        arguments = (dstates, self._back_weight, self._zero, du, ds, carry, v, product, adjoint, begin, start, stop)
         if batch == 1:
             self._kernel(gated_adjoint.backward_row, **self._back)(*arguments, 0)
         else:
@@ -189,9 +199,8 @@ class GatedModel:
         widest = -(-max(self.cell.input_size, self.cell.hidden_size, 1) // block) * block
         packed = self.work.take("packed", _TASKS, widest * gated_adjoint.PIECE)
         products = self.work.take("products", _TASKS, widest * self.width)
-        spread = self.work.take("spread_tasks", _TASKS, self.columns * self.units)
         self._kernel(gated_adjoint.accumulate)(
-            x, states, previous, dp, du, packed, products, self._zero, spread, totals["input"], totals["state"],
+            x, states, previous, dp, du, packed, products, self._zero, totals["input"], totals["state"],
             totals["biases"], begin, start, stop)
 
     def finish(self, totals) -> Parameters:
@@ -199,9 +208,12 @@ class GatedModel:
         by_input, by_state, biases = (totals[name].sum(axis=0) for name in ("input", "state", "biases"))
         if self.headed:
             by_gate = by_state.reshape(self.cell.GATES, self.columns, self.units)
-            by_state = by_gate.transpose(0, 2, 1).reshape(self.width, self.columns)
-        gradients = {"weight_ih": by_input, "weight_hh": by_state, "bias_ih": biases[0], "bias_hh": biases[1]}
-        return {name: np.ascontiguousarray(self._unpad(value)).astype(self.dtype) for name, value in gradients.items()}
+            by_state = self._unpad(by_gate.transpose(0, 2, 1).reshape(self.width, self.columns))
+        else:
+            by_state = np.take_along_axis(self._unpad(by_state), self._head_columns(), axis=1)
+        gradients = {"weight_ih": self._unpad(by_input), "weight_hh": by_state, "bias_ih": self._unpad(biases[0]),
+                     "bias_hh": self._unpad(biases[1])}
+        return {name: np.ascontiguousarray(value).astype(self.dtype) for name, value in gradients.items()}
 
 
 def _sets(vectors: int) -> int:

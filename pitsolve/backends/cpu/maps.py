@@ -2,110 +2,23 @@
 
 A map is a tuple of ``count`` groups of ``block * block`` vectors for P, row by row, and ``block`` vectors for q; a
 state is a tuple of ``count`` groups of ``block`` vectors. Lane l of a group holds the l-th of consecutive blocks in
-memory, where the numbers of a block lie side by side (:func:`_split` and :func:`_join` go between the two orders).
+memory, where the numbers of a block lie side by side (``shuffles.py`` goes between the two orders).
 
 With fewer blocks in a step than lanes, a vector holds several steps, ``period`` lanes apart: :func:`prefix` composes
 them in registers (Kogge-Stone) and :func:`last` takes the final one to all.
 """
 
+import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
-from pitsolve.backends.cpu.simd import Vector, element_pointer, vector_pointer
-
-_INDEX = ir.IntType(64)
-_INT = ir.IntType(32)
+from pitsolve.backends.cpu.shuffles import load_records, shuffle, store_records
+from pitsolve.backends.cpu.simd import Vector, element_pointer
 
 
 def _literals(*values):
     return [v.literal_value for v in values] if all(isinstance(v, types.Literal) for v in values) else None
-
-
-def shuffle(builder, first, second, lanes):
-    """The lanes with the given numbers, counted through ``first`` and then ``second``."""
-    return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(_INT, len(lanes)), list(lanes)))
-
-
-def _split(builder, raw, parts):
-    """Vectors of the parts of records, from ``parts`` vectors of whole records one after the other."""
-    lanes = raw[0].type.count
-    if parts == 1:
-        return raw
-    if parts % 2 == 0:
-        pairs = list(zip(raw[::2], raw[1::2], strict=True))
-        halves = [_split(builder, [shuffle(builder, a, b, range(odd, 2 * lanes, 2)) for a, b in pairs], parts // 2)
-                  for odd in (0, 1)]
-        return [part for both in zip(*halves, strict=True) for part in both]
-    return [_gather(builder, raw, [lane * parts + part for lane in range(lanes)]) for part in range(parts)]
-
-
-def _join(builder, parts):
-    """The inverse of :func:`_split`."""
-    count, lanes = len(parts), parts[0].type.count
-    if count == 1:
-        return parts
-    if count % 2 == 0:
-        evens, odds = _join(builder, parts[::2]), _join(builder, parts[1::2])
-        orders = [[lanes * odd + half * lanes // 2 + k for k in range(lanes // 2) for odd in (0, 1)] for half in (0, 1)]
-        return [shuffle(builder, a, b, order) for a, b in zip(evens, odds, strict=True) for order in orders]
-    places = [divmod(i, count) for i in range(count * lanes)]
-    return [_gather(builder, parts, [part * lanes + lane for lane, part in places[k * lanes:(k + 1) * lanes]])
-            for k in range(count)]
-
-
-def _gather(builder, vectors, numbers):
-    """The lanes with the given numbers, counted through all ``vectors``."""
-    lanes = len(numbers)
-    value = vectors[0]
-    for k, vector in enumerate(vectors):
-        order = [lanes + n % lanes if n // lanes == k else i for i, n in enumerate(numbers)]
-        value = shuffle(builder, value, vector, order)
-    return value
-
-
-def _masked(builder, vector, name, result, arguments):
-    suffix = f"v{vector.lanes}f{vector.scalar.bitwidth}.p0"
-    function_type = ir.FunctionType(result, [a.type for a in arguments])
-    function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.masked.{name}.{suffix}")
-    return builder.call(function, arguments)
-
-
-def _mask(builder, vector, first, valid):
-    """Lanes whose number, counted from ``first``, is below ``valid``."""
-    count = ir.VectorType(_INDEX, vector.lanes)
-    numbers = ir.Constant(count, [first + k for k in range(vector.lanes)])
-    bound = builder.insert_element(ir.Constant(count, ir.Undefined), valid, ir.Constant(_INT, 0))
-    return builder.icmp_signed("<", numbers, shuffle(builder, bound, bound, [0] * vector.lanes))
-
-
-def load_lanes(builder, vector, data, first, valid, padding):
-    """The numbers from ``first`` on at ``data``; those of ``padding`` from number ``valid`` on."""
-    pointer = vector_pointer(builder, vector, builder.gep(data, [ir.Constant(_INDEX, first)]))
-    align = ir.Constant(_INT, vector.scalar.bitwidth // 8)
-    arguments = [pointer, align, _mask(builder, vector, first, valid), padding]
-    return _masked(builder, vector, "load", vector.llvm, arguments)
-
-
-def _load(builder, vector, data, valid, records, parts, fill):
-    """Vectors of the parts of ``records`` records at ``data``, ``fill`` in those from number ``valid`` on."""
-    numbers = builder.mul(valid, ir.Constant(_INDEX, parts))
-    raw = []
-    for first in range(0, records * parts, vector.lanes):
-        padding = ir.Constant(vector.llvm, [fill[(first + k) % parts] for k in range(vector.lanes)])
-        raw.append(load_lanes(builder, vector, data, first, numbers, padding))
-    return [_split(builder, raw[k:k + parts], parts) for k in range(0, len(raw), parts)]
-
-
-def _store(builder, vector, data, valid, groups):
-    """The inverse of :func:`_load`."""
-    align = ir.Constant(_INT, vector.scalar.bitwidth // 8)
-    numbers = builder.mul(valid, ir.Constant(_INDEX, len(groups[0])))
-    for k, value in enumerate(value for group in groups for value in _join(builder, group)):
-        first = k * vector.lanes
-        pointer = vector_pointer(builder, vector, builder.gep(data, [ir.Constant(_INDEX, first)]))
-        arguments = [value, pointer, align, _mask(builder, vector, first, numbers)]
-        _masked(builder, vector, "store", ir.VoidType(), arguments)
 
 
 def _groups(builder, values, size):
@@ -163,8 +76,8 @@ def load_maps(typing, A, a_at, b, b_at, valid, block, count, lanes, transpose):
     def generate(context, builder, sig, args):
         matrices = element_pointer(context, builder, sig.args[0], args[0], args[1])
         offsets = element_pointer(context, builder, sig.args[2], args[2], args[3])
-        P = _load(builder, vector, matrices, args[4], V * L, M * M, _identity(M))
-        q = _load(builder, vector, offsets, args[4], V * L, M, [0.0] * M)
+        P = load_records(builder, vector, matrices, args[4], V * L, M * M, _identity(M))
+        q = load_records(builder, vector, offsets, args[4], V * L, M, [0.0] * M)
         groups = [[p[k] for k in order] + c for p, c in zip(P, q, strict=True)]
         return _tuple(context, builder, result, groups)
 
@@ -185,8 +98,8 @@ def store_maps(typing, P, P_at, q, q_at, valid, maps, block, transpose):
         groups = _groups(builder, args[5], M * M + M)
         matrices = element_pointer(context, builder, sig.args[0], args[0], args[1])
         offsets = element_pointer(context, builder, sig.args[2], args[2], args[3])
-        _store(builder, vector, matrices, args[4], [[group[k] for k in order] for group in groups])
-        _store(builder, vector, offsets, args[4], [group[M * M:] for group in groups])
+        store_records(builder, vector, matrices, args[4], [[group[k] for k in order] for group in groups])
+        store_records(builder, vector, offsets, args[4], [group[M * M:] for group in groups])
         return context.get_dummy_value()
 
     i = types.int64
@@ -205,7 +118,7 @@ def load_states(typing, y, at, valid, block, count, lanes, period):
 
     def generate(context, builder, sig, args):
         data = element_pointer(context, builder, sig.args[0], args[0], args[1])
-        groups = _load(builder, vector, data, args[2], V * L, M, [0.0] * M)
+        groups = load_records(builder, vector, data, args[2], V * L, M, [0.0] * M)
         repeat = [lane % K for lane in range(L)]
         return _tuple(context, builder, result, [[shuffle(builder, v, v, repeat) for v in group] for group in groups])
 
@@ -221,7 +134,7 @@ def store_states(typing, out, at, valid, states, block):
 
     def generate(context, builder, sig, args):
         data = element_pointer(context, builder, sig.args[0], args[0], args[1])
-        _store(builder, states.dtype, data, args[2], _groups(builder, args[3], block.literal_value))
+        store_records(builder, states.dtype, data, args[2], _groups(builder, args[3], block.literal_value))
         return context.get_dummy_value()
 
     return types.void(out, types.int64, types.int64, states, block), generate
@@ -297,6 +210,27 @@ def last(typing, vectors, period, reverse):
         return _tuple(context, builder, vectors, [[shuffle(builder, v, v, order)] for (v,) in groups])
 
     return vectors(vectors, *literals), generate
+
+
+@intrinsic
+def flush(typing, maps, block):
+    """Replace denormal numbers in P by zero: the processor takes a hundred times longer for each."""
+    if _literals(block) is None:
+        return None
+    M = block.literal_value
+    vector = maps.dtype
+    smallest = np.finfo(np.float32 if vector.scalar is types.float32 else np.float64).tiny
+
+    def generate(context, builder, sig, args):
+        groups = _groups(builder, args[0], M * M + M)
+        for group in groups:
+            for k in range(M * M):
+                size = vector.call(builder, "fabs", group[k])
+                small = builder.fcmp_ordered("<", size, vector.constant(float(smallest)))
+                group[k] = builder.select(small, vector.constant(0.0), group[k])
+        return _tuple(context, builder, maps, groups)
+
+    return maps(maps, block), generate
 
 
 @intrinsic

@@ -4,7 +4,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from pitsolve.backends.cpu.maps import load_lanes, shuffle
+from pitsolve.backends.cpu.shuffles import load_lanes, shuffle
 from pitsolve.backends.cpu.simd import Vector, element_pointer, splat
 
 _INDEX = ir.IntType(64)
@@ -20,7 +20,7 @@ def _sums(builder, vectors):
     lanes = len(vectors)
     count = lanes
     while len(vectors) > 1:
-        # Each vector holds ``lanes // count`` finished groups of ``count`` partial sums; a pair makes groups of count / 2.
+        # A pair of vectors of groups of ``count`` partial sums gives one of twice the groups of half the size.
         count //= 2
         groups = range(0, lanes, 2 * count)
         low = [part * lanes + g + k for g in groups for part in (0, 1) for k in range(count)]
@@ -62,7 +62,7 @@ def _combination(builder, vector, matrix, first, state, block):
         else:
             totals[k % _CHAINS] = vector.call(builder, "fma", numbers, factor, totals[k % _CHAINS])
     while len(totals) > 1:
-        totals = [builder.fadd(*totals[k:k + 2]) if k + 1 < len(totals) else totals[k] for k in range(0, len(totals), 2)]
+        totals = [*totals[2:], builder.fadd(totals[0], totals[1])]
     return totals[0]
 
 

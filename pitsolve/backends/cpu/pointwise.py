@@ -2,7 +2,8 @@
 
 from numba import prange
 
-from pitsolve.backends.cpu.simd import add, highest, larger_ratio, load, repaired, store
+from pitsolve.backends.cpu.simd import load, store
+from pitsolve.backends.cpu.tuples import add, highest, larger_ratio, repaired
 from pitsolve.compile import constant, inline, kernel
 
 LANES = constant("LANES")

@@ -82,6 +82,52 @@ def tile(typing, a, a_at, a_row, a_step, b, b_at, length, start, start_at, start
     return types.void(a, i, i, i, b, i, i, start, i, i, out, i, i, *literals), generate
 
 
+def _head_mask(lanes, size, j):
+    """Lanes of the ``j``-th unit of each lane's own head, for heads of ``size`` units that fill the vector exactly."""
+    return ir.Constant(ir.VectorType(ir.IntType(32), lanes), [lane // size * size + j for lane in range(lanes)])
+
+
+@intrinsic
+def head_product(typing, values, weight, at, stride, start, size):
+    """start[i] + sum_j W[j, i] values[first unit of i's head + j], 0 <= j < size, for one vector of units."""
+    if not isinstance(size, types.IntegerLiteral):
+        return None
+    vector = values.dtype
+
+    def generate(context, builder, sig, args):
+        value, total = builder.extract_value(args[0], 0), builder.extract_value(args[4], 0)
+        for j in range(size.literal_value):
+            offset = builder.add(args[2], builder.mul(args[3], ir.Constant(_INDEX, j)))
+            pointer = vector_pointer(builder, vector, element_pointer(context, builder, sig.args[1], args[1], offset))
+            row = builder.load(pointer, align=vector.scalar.bitwidth // 8)
+            factor = builder.shuffle_vector(value, value, _head_mask(vector.lanes, size.literal_value, j))
+            total = vector.call(builder, "fma", row, factor, total)
+        return context.make_tuple(builder, values, [total])
+
+    return values(values, weight, types.int64, types.int64, values, size), generate
+
+
+@intrinsic
+def head_outer(typing, gate, values, sums, at, stride, size):
+    """sums[j, i] += gate[i] values[first unit of i's head + j], 0 <= j < size, for one vector of units."""
+    if not isinstance(size, types.IntegerLiteral):
+        return None
+    vector = values.dtype
+
+    def generate(context, builder, sig, args):
+        left, value = builder.extract_value(args[0], 0), builder.extract_value(args[1], 0)
+        for j in range(size.literal_value):
+            offset = builder.add(args[3], builder.mul(args[4], ir.Constant(_INDEX, j)))
+            pointer = vector_pointer(builder, vector, element_pointer(context, builder, sig.args[2], args[2], offset))
+            factor = builder.shuffle_vector(value, value, _head_mask(vector.lanes, size.literal_value, j))
+            align = vector.scalar.bitwidth // 8
+            total = vector.call(builder, "fma", left, factor, builder.load(pointer, align=align))
+            builder.store(total, pointer, align=align)
+        return context.get_dummy_value()
+
+    return types.void(gate, values, sums, types.int64, types.int64, size), generate
+
+
 def block_vectors(vectors: int, most: int) -> int:
     """Vectors in one block when ``vectors`` of them are cut into equal blocks of at most ``most``."""
     blocks = -(-vectors // most)

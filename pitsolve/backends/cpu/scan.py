@@ -15,6 +15,7 @@ from pitsolve.backends.cpu.maps import (
     apply,
     compose,
     finite,
+    flush,
     last,
     load_maps,
     load_states,
@@ -121,6 +122,9 @@ def _reduce(A, b, P, q, to, row, start, stop, heads, head, blocks):
         t = row + (stop - done - size if REVERSE else start + done)
         maps = _maps(A, b, t * heads + head, size * blocks)
         total = last(compose(total, maps, BLOCK), PERIOD, REVERSE)
+        # Products of contractions soon leave the normal range; the check lengthens the chain where there is only one.
+        if COUNT > 1 or done % (8 * TOGETHER) == 0:
+            total = flush(total, BLOCK)
         done += size
     store_maps(P, to * BLOCK * BLOCK, q, to * BLOCK, blocks, total, BLOCK, TRANSPOSE)
 
@@ -216,7 +220,7 @@ def _chunks(A, b, y0, out, start, stop, steps, heads, length, wave, P, q, states
                 low, high = _bounds(first + piece % wave, chunks, length, start[piece // wave], stop[piece // wave])
                 _reduce(A, b, P, q, piece * heads + head, piece // wave * steps, low, high, heads, head,
                         min(group, heads - head))
-        for r in numba.prange(rows):
+        for r in range(rows):  # one thread: it is little work, and waiting for threads is not free
             _combine(A, b, y0, P, q, states, scratch, r, first, chunks, length, wave, start[r], stop[r], steps, heads)
         for task in numba.prange(rows * wave * groups):
             piece, head = task // groups, task % groups * group
