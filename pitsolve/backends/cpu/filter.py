@@ -49,70 +49,71 @@ def block_gains(jacobian, defect, covariance, work, trust, start, stop):
                    head)
 
 
-@kernel
-def block_rows(jacobian, defect, covariance, prior, keep, trust, start, stop, head):
+@kernel(reassociate=True)
+def block_rows(jacobian, defect, covariance, prior, factor, trust, start, stop, head):
     m = covariance.shape[0]
     for t in range(start, stop):
         J = jacobian[t, head]
-        multiply(J, covariance, keep)
+        predict(J, covariance, factor, prior)
+        factorise(prior, trust, factor)
         for i in range(m):
             for j in range(m):
-                total = 1.0 if i == j else 0.0
-                for k in range(m):
-                    total += keep[i, k] * J[j, k]
-                prior[i, j] = total
-        kept_share(prior, trust, keep)
-        multiply(keep, prior, covariance)
-        multiply(keep, J, prior)
-        values = defect[t, head * m:(head + 1) * m]
-        for i in range(m):
-            for j in range(m):
-                J[i, j] = prior[i, j]
-        for i in range(m):
-            total = 0.0
-            for j in range(m):
-                total += keep[i, j] * values[j]
-            prior[0, i] = total
-        for i in range(m):
-            values[i] = prior[0, i]
+                covariance[i, j] = prior[i, j]
+        keep(factor, trust, covariance)
+        keep(factor, trust, J)
+        keep(factor, trust, defect[t, head * m:(head + 1) * m].reshape((m, 1)))
 
 
 @inline
-def multiply(a, b, out):
-    m = a.shape[0]
+def predict(J, covariance, product, prior):
+    """prior = J P J^T + I, by way of product = J P."""
+    m = J.shape[0]
     for i in range(m):
         for j in range(m):
-            out[i, j] = 0.0
+            product[i, j] = 0.0
         for k in range(m):
-            factor = a[i, k]
+            entry = J[i, k]
             for j in range(m):
-                out[i, j] += factor * b[k, j]
+                product[i, j] += entry * covariance[k, j]
+    for i in range(m):
+        for j in range(m):
+            total = prior.dtype.type(1.0 if i == j else 0.0)
+            for k in range(m):
+                total += product[i, k] * J[j, k]
+            prior[i, j] = total
 
 
 @inline
-def kept_share(prior, trust, out):
-    """out = s (prior + s I)^-1 by Cholesky factorisation; the matrix is positive definite for every s > 0."""
+def factorise(prior, trust, factor):
+    """Cholesky factor L of prior + s I, which is positive definite for every s > 0."""
     m = prior.shape[0]
     for i in range(m):
         for j in range(i + 1):
-            total = prior[i, j] + (trust if i == j else 0.0)
+            total = prior[i, j]
+            if i == j:
+                total += trust
             for k in range(j):
-                total -= out[i, k] * out[j, k]
-            out[i, j] = math.sqrt(total) if i == j else total / out[j, j]
-    # Invert the lower factor in place, then out = s L^-T L^-1; the upper triangle holds the result as it grows.
-    for j in range(m):
-        out[j, j] = 1.0 / out[j, j]
-        for i in range(j + 1, m):
-            total = 0.0
-            for k in range(j, i):
-                total -= out[i, k] * out[k, j]
-            out[i, j] = total / out[i, i]
+                total -= factor[i, k] * factor[j, k]
+            factor[i, j] = math.sqrt(total) if i == j else total / factor[j, j]
+
+
+@inline
+def keep(factor, trust, right):
+    """right <- s (L L^T)^-1 right = (I - K) right, by forward and backward substitution on whole rows."""
+    m, width = right.shape
     for i in range(m):
-        for j in range(i, m):
-            total = 0.0
-            for k in range(j, m):
-                total += out[k, i] * out[k, j]
-            out[i, j] = trust * total
-    for i in range(m):
-        for j in range(i):
-            out[i, j] = out[j, i]
+        for j in range(width):
+            right[i, j] *= trust
+        for k in range(i):
+            entry = factor[i, k]
+            for j in range(width):
+                right[i, j] -= entry * right[k, j]
+        for j in range(width):
+            right[i, j] /= factor[i, i]
+    for i in range(m - 1, -1, -1):
+        for k in range(i + 1, m):
+            entry = factor[k, i]
+            for j in range(width):
+                right[i, j] -= entry * right[k, j]
+        for j in range(width):
+            right[i, j] /= factor[i, i]

@@ -112,7 +112,7 @@ class GatedModel:
         parts = state.reshape(-1, self.cell.PARTS, self.cell.hidden_size)
         padded = np.zeros((state.shape[0], self.cell.PARTS, self.units), self.dtype)
         padded[:, :, :self.cell.hidden_size] = parts
-        return padded.reshape(state.shape[0], -1)
+        return padded.reshape(state.shape[0], self.cell.PARTS * self.units)
 
     def state(self, carry: np.ndarray) -> np.ndarray:
         """The inverse of :meth:`carry`."""

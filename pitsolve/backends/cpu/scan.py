@@ -37,7 +37,7 @@ TOGETHER = constant("TOGETHER")  # steps in a vector
 WHOLE = constant("WHOLE")  # blocks in a full group of vectors
 
 _CHUNK_BYTES = 1 << 17
-_WAVE_BYTES = 1 << 20  # of A, b and y for each thread: half of a common L2 cache
+_WAVE_BYTES = 1 << 21  # of A, b and y for each thread: about an L2 cache, and few waits of threads for each other
 _LANE_BLOCK = 4  # largest block that runs in lanes where the blocks of a step fill a vector
 _TIME_BLOCK = 2  # the same where a vector has to hold several steps
 
