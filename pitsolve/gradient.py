@@ -59,11 +59,11 @@ def gradient(
     Examples
     --------
     >>> import numpy as np, pitsolve as ps
-    >>> cell = ps.cells.Elman(input_size=1, hidden_size=3)
+    >>> cell = ps.cells.Elman(input_size=1, hidden_size=5)
     >>> params, x = cell.init(seed=7), np.ones((5, 1))
     >>> sol = ps.solve(cell, params, x)
-    >>> ps.gradient(cell, params, x, sol, np.ones((5, 3))).params["weight_hh"].shape
-    (3, 3)
+    >>> ps.gradient(cell, params, x, sol, np.ones((5, 5))).params["weight_hh"].shape
+    (5, 5)
     """
     check.choice("method", method, METHODS)
     check.backend_name(backend)

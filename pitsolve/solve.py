@@ -142,12 +142,12 @@ def solve(
     Examples
     --------
     >>> import numpy as np, pitsolve as ps
-    >>> cell = ps.cells.GRU(input_size=2, hidden_size=4)
+    >>> cell = ps.cells.GRU(input_size=2, hidden_size=5)
     >>> params = cell.init(seed=7)
     >>> x = np.sin(np.arange(200.0)).reshape(100, 2)
     >>> sol = ps.solve(cell, params, x, method="deer")
     >>> sol.states.shape, bool(sol.converged)
-    ((100, 4), True)
+    ((100, 5), True)
     """
     check.choice("method", method, METHODS)
     backend = check.backend_name(backend)

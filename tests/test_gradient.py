@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import pytest
 import reference
-from models import METHODS, MODELS, QUADRATIC, naive_quadratic
+from models import METHODS, MODELS, QUADRATIC, Model, naive_quadratic
 from numpy.testing import assert_allclose, assert_array_equal
 
 import pitsolve as ps
@@ -52,6 +52,19 @@ def test_gradients_equal_complex_steps_through_the_loop(model, method):
     gradient = ps.gradient(model.cell, params, x, solution, dstates, h0, method=method)
     assert all(value.dtype == model.dtype for value in flat(gradient).values())
     close(gradient, exact(params, x, h0, dstates, model), 1e-4 if model.dtype == np.float32 else 1e-10)
+
+
+@pytest.mark.parametrize("heads", [2, 6])
+def test_heads_of_any_size(heads):
+    # Three units a head do not fill a vector; one unit a head has a diagonal Jacobian.
+    model = Model(ps.cells.GRU(3, 6, heads=heads), reference.gru, np.float64)
+    params, x, h0 = model.problem(steps=9, batch=2)
+    solution = ps.solve(model.cell, params, x, h0, method="deer", on_failure="raise")
+    assert_allclose(solution.states, model.loop(params, x, h0), **model.close)
+    dstates = np.random.default_rng(8).normal(size=solution.states.shape)
+    expected = exact(params, x, h0, dstates, model)
+    for method in ("sequential", "scan"):
+        close(ps.gradient(model.cell, params, x, solution, dstates, h0, method=method), expected, 1e-10)
 
 
 @pytest.mark.parametrize("model", [MODELS["gru-f32"], GRU, MODELS["heads"], CUSTOM], ids=["gru-f32", "gru", "heads", "custom"])

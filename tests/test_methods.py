@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 import pytest
-from models import METHODS, MODELS
+from models import METHODS, MODELS, Model
 from numpy.testing import assert_allclose, assert_array_equal
 
 import pitsolve as ps
@@ -80,7 +80,7 @@ def test_an_empty_batch(method):
 @every_method
 def test_one_unit(method):
     cell = ps.cells.GRU(3, 1)
-    model = type(GRU)(cell, GRU.naive, np.float32)
+    model = Model(cell, GRU.naive, np.float32)
     params, x, h0 = model.problem(steps=50, batch=2)
     solution = ps.solve(cell, params, x, h0, method=method, on_failure="raise")
     assert_allclose(solution.states, model.loop(params, x, h0), **model.close)
@@ -150,7 +150,7 @@ def test_a_warm_start_takes_fewer_iterations(method):
     assert (guess == cold.states + 1e-9).all()
 
 
-@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+@every_model
 @every_iterative
 def test_slabs_of_time_give_the_same_solution(model, method):
     params, x, h0 = model.problem(steps=700, batch=2)

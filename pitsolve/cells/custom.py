@@ -121,7 +121,7 @@ def verify(cell: Cell, params: dict[str, np.ndarray] | None = None, *, seed: int
     Examples
     --------
     >>> import pitsolve as ps
-    >>> sorted(ps.cells.verify(ps.cells.LEM(input_size=2, hidden_size=3)))
+    >>> sorted(ps.cells.verify(ps.cells.LEM(input_size=3, hidden_size=3, dt=0.5)))
     ['diagonal', 'jacobian', 'pullback']
     """
     from pitsolve.backends.cpu.general_model import GeneralModel  # kernels know cells, so not at import

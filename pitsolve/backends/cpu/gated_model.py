@@ -36,7 +36,7 @@ class GatedModel:
         self._tile_vectors = 3 if vectors % 3 == 0 else 2
         self._constants = {"GATES": cell.GATES, "PARTS": cell.PARTS, "PARTS_GATES": cell.PARTS * cell.GATES,
                            "PARTS_PARTS": cell.PARTS**2, "LANES": lanes, "HEADED": self.headed,
-                           "HEAD": self.columns,
+                           "HEAD": self.columns if self.headed else 1,
                            "TILE_VECTORS": self._tile_vectors, "gates": cell.gates}
         self._step = {"STEP_VECTORS": step_vectors, "STEP_SETS": _sets(step_vectors)}
         back_vectors = block_vectors(units // lanes, 12)

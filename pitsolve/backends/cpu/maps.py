@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from pitsolve.backends.cpu.shuffles import load_records, shuffle, store_records
+from pitsolve.backends.cpu.shuffles import load_records, shuffle, store_records, stream_records
 from pitsolve.backends.cpu.simd import Vector, element_pointer
 
 
@@ -138,6 +138,20 @@ def store_states(typing, out, at, valid, states, block):
         return context.get_dummy_value()
 
     return types.void(out, types.int64, types.int64, states, block), generate
+
+
+@intrinsic
+def stream_states(typing, out, at, states, block):
+    """All states, past the cache, to a place aligned to whole vectors."""
+    if _literals(block) is None:
+        return None
+
+    def generate(context, builder, sig, args):
+        data = element_pointer(context, builder, sig.args[0], args[0], args[1])
+        stream_records(builder, states.dtype, data, _groups(builder, args[2], block.literal_value))
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, states, block), generate
 
 
 @intrinsic

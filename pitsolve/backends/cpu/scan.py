@@ -11,6 +11,7 @@ import math
 import numba
 import numpy as np
 
+from pitsolve.backends.cpu.dense_scan import walk_rows
 from pitsolve.backends.cpu.maps import (
     apply,
     compose,
@@ -22,8 +23,8 @@ from pitsolve.backends.cpu.maps import (
     prefix,
     store_maps,
     store_states,
+    stream_states,
 )
-from pitsolve.backends.cpu.matvec import times
 from pitsolve.backends.cpu.simd import lanes_for, register_bytes
 from pitsolve.compile import constant, inline, kernel, specialise
 
@@ -35,9 +36,11 @@ COUNT = constant("COUNT")  # vectors of blocks that advance together
 PERIOD = constant("PERIOD")  # lanes from one step to the next in a vector
 TOGETHER = constant("TOGETHER")  # steps in a vector
 WHOLE = constant("WHOLE")  # blocks in a full group of vectors
+STREAM = constant("STREAM")  # whether every store is a whole aligned vector that goes past the cache
 
-_CHUNK_BYTES = 1 << 17
-_WAVE_BYTES = 1 << 21  # of A, b and y for each thread: about an L2 cache, and few waits of threads for each other
+_CHUNK_BYTES = 1 << 18
+_WAVE_BYTES = 1 << 21  # of A, b and y for each thread: a common second-level cache, measured best with chunks of this size
+_STREAM_BYTES = 1 << 25  # outputs beyond this would evict the inputs from the cache
 _LANE_BLOCK = 4  # largest block that runs in lanes where the blocks of a step fill a vector
 _TIME_BLOCK = 2  # the same where a vector has to hold several steps
 
@@ -65,38 +68,6 @@ def _steps(A, b, source, source_at, out, row, start, stop, heads):
         else:
             before = (t + 1 if REVERSE else t - 1) * width
             _step(A, t * width * BLOCK, b, t * width, out, before, out, t * width, heads)
-
-
-@inline
-def _dense_step(A, b, at, source, source_at, out, heads):
-    """One step of large blocks: out[at:] = A[at * BLOCK:] source[source_at:] + b[at:]; out may be b, but not source."""
-    for h in range(heads):
-        here, there = at + h * BLOCK, source_at + h * BLOCK
-        for i in range(0, BLOCK, LANES):
-            valid = WHOLE if BLOCK % LANES == 0 else BLOCK - i
-            offset = load_states(b, here + i, valid, 1, 1, LANES, LANES)[0]
-            total = times(A, here * BLOCK, i, source, there, BLOCK, LANES, TRANSPOSE)[0]
-            store_states(out, here + i, valid, (total + offset,), 1)
-
-
-@kernel
-def _dense_steps(A, b, source, source_at, out, row, start, stop, heads):
-    width = heads * BLOCK
-    if start < stop:
-        t = row + (stop - 1 if REVERSE else start)
-        _dense_step(A, b, t * width, source, source_at, out, heads)
-    for step in range(1, stop - start):
-        t = row + (stop - 1 - step if REVERSE else start + step)
-        _dense_step(A, b, t * width, out, (t + 1 if REVERSE else t - 1) * width, out, heads)
-
-
-@kernel(parallel=True)
-def _dense_rows(A, b, y0, out, start, stop, steps, heads):
-    if start.size == 1:  # nothing to share: spare a single row the start of the threads
-        _dense_steps(A, b, y0, 0, out, 0, start[0], stop[0], heads)
-        return
-    for r in numba.prange(start.size):
-        _dense_steps(A, b, y0, r * heads * BLOCK, out, r * steps, start[r], stop[r], heads)
 
 
 @inline
@@ -149,7 +120,9 @@ def _walk(A, b, source, source_at, out, row, start, stop, heads, head, blocks):
             after = t if REVERSE else t + size - 1
             state = load_states(out, after * heads * BLOCK, blocks, BLOCK, COUNT, LANES, PERIOD)
         else:
-            if size * blocks == WHOLE:
+            if STREAM:
+                stream_states(out, at * BLOCK, states, BLOCK)
+            elif size * blocks == WHOLE:
                 store_states(out, at * BLOCK, WHOLE, states, BLOCK)
             else:
                 store_states(out, at * BLOCK, size * blocks, states, BLOCK)
@@ -238,6 +211,13 @@ def _chunk_length(rows, steps, blocks, block, groups, itemsize):
     return length if steps > 2 * length else steps
 
 
+def _streams(out, b, start, stop, whole):
+    """Whether stores can go past the cache: a large output, aligned, and every store (``whole``) fills its vectors."""
+    steps = out.shape[1]
+    return bool(whole and out.nbytes >= _STREAM_BYTES and out.ctypes.data % register_bytes() == 0
+                and not np.shares_memory(out, b) and not start.any() and (stop == steps).all())
+
+
 def scan(A, b, y0, out, start, stop, reverse=False, transpose=False):
     """Write the affine recurrence of every row into ``out``: y_t = A_t y_{t-1} + b_t for start <= t < stop.
 
@@ -266,7 +246,7 @@ def scan(A, b, y0, out, start, stop, reverse=False, transpose=False):
     arguments = [x.reshape(-1) for x in (A, b, y0, out)] + [start, stop, steps, blocks]
     if block > (_LANE_BLOCK if blocks >= lanes else _TIME_BLOCK):
         lanes = lanes_for(b.dtype, block)
-        specialise(_dense_rows, **constants, LANES=lanes, WHOLE=lanes)(*arguments)
+        specialise(walk_rows, **constants, LANES=lanes, WHOLE=lanes)(*arguments)
         return
     vectors = -(-blocks // lanes)
     groups = -(-vectors // (register_bytes() // 8)) if block == 1 else vectors
@@ -283,4 +263,7 @@ def scan(A, b, y0, out, start, stop, reverse=False, transpose=False):
     q = np.empty(rows * wave * width, b.dtype)
     states = np.empty(rows * (wave + 1) * width, b.dtype)
     scratch = np.empty(rows * 2 * width, b.dtype)
+    whole = (blocks % (count * lanes) == 0 if together == 1
+             else together * blocks == lanes and steps % together == 0 and length % together == 0)
+    constants["STREAM"] = _streams(out, b, start, stop, whole)
     specialise(_chunks, **constants)(*arguments, length, wave, P, q, states, scratch)

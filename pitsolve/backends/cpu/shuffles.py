@@ -84,6 +84,14 @@ def load_records(builder, vector, data, valid, records, parts, fill):
     return [split(builder, raw[k:k + parts], parts) for k in range(0, len(raw), parts)]
 
 
+def stream_records(builder, vector, data, groups):
+    """Whole vectors past the cache: ``data`` is aligned to them, and nobody reads it soon."""
+    hint = builder.module.add_metadata([ir.Constant(_INT, 1)])
+    for k, value in enumerate(value for group in groups for value in join(builder, group)):
+        pointer = vector_pointer(builder, vector, builder.gep(data, [ir.Constant(_INDEX, k * vector.lanes)]))
+        builder.store(value, pointer, align=vector.lanes * vector.scalar.bitwidth // 8).set_metadata("nontemporal", hint)
+
+
 def store_records(builder, vector, data, valid, groups):
     """The inverse of :func:`load_records`."""
     align = ir.Constant(_INT, vector.scalar.bitwidth // 8)
