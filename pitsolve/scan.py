@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from pitsolve import check
 from pitsolve.backends.cpu.scan import scan as _scan_cpu
+from pitsolve.backends.cpu.workspace import aligned
 
 
 def _times(left: np.ndarray, right: np.ndarray, extra: int) -> np.ndarray:
@@ -21,14 +20,6 @@ def _apply(A: np.ndarray, b: np.ndarray, extra: int) -> np.ndarray:
         return A * b
     parts = b.reshape(A.shape[:-1]) if extra == 2 else b
     return (A @ parts[..., None])[..., 0].reshape(b.shape)
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An empty array that begins at a multiple of 64 bytes, where vectors can be stored past the cache."""
-    size = math.prod(shape)
-    memory = np.empty(size + 64 // dtype.itemsize, dtype)
-    first = -memory.ctypes.data % 64 // dtype.itemsize
-    return memory[first:first + size].reshape(shape)
 
 
 def compose(
@@ -127,7 +118,7 @@ def affine_scan(
     A, b, y0 = check.scan_arguments(A, b, y0)
     reverse = check.flag("reverse", reverse)
     check.backend_name(backend)
-    out = _aligned(b.shape, b.dtype)
+    out = aligned(b.shape, b.dtype)
     if b.size == 0:
         return out
     steps, n = b.shape[-2:]

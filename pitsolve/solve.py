@@ -10,6 +10,7 @@ import numpy as np
 
 from pitsolve import check
 from pitsolve.backends.cpu.model import bind
+from pitsolve.backends.cpu.workspace import aligned
 from pitsolve.cells.base import Cell, Parameters
 from pitsolve.methods.elk import elk, quasi_elk
 from pitsolve.methods.iteration import Outcome, residual
@@ -65,11 +66,12 @@ def prepare(cell: Cell, params: Parameters, x, h0, lengths) -> tuple[Problem, bo
     return Problem(bind(cell, params, h0.dtype), x, h0, stop), batched
 
 
-def _start(problem: Problem, guess: np.ndarray | None) -> np.ndarray:
-    """The first iterate: the caller's, or h_0 at every step; zero past the end of each sequence."""
+def _start(problem: Problem, guess: np.ndarray | None, iterative: bool) -> np.ndarray:
+    """Memory for the states: zero past the end of each sequence, the first iterate before it if there is one."""
     batch, steps, n = problem.x.shape[0], problem.steps, problem.h0.shape[1]
-    states = np.empty((batch, steps, n), problem.h0.dtype)
-    states[...] = problem.h0[:, None] if guess is None else guess
+    states = aligned((batch, steps, n), problem.h0.dtype)
+    if iterative:
+        states[...] = problem.h0[:, None] if guess is None else guess
     for b in np.flatnonzero(problem.stop < steps):
         states[b, problem.stop[b]:] = 0.0
     return states
@@ -163,7 +165,7 @@ def solve(
         guess = check.states_like("guess", guess, problem.x.shape[0], problem.steps, cell, batched)
         check.same_dtype({"params and x": problem.h0, "guess": guess})
         check.finite_to("guess", guess, problem.stop)
-    states = _start(problem, guess)
+    states = _start(problem, guess, method != "sequential")
     if method == "sequential":
         sequential(problem, states)
         status, outcome = Status.SEQUENTIAL, _nothing_iterated(problem)
@@ -191,10 +193,18 @@ def _finish(problem: Problem, states: np.ndarray, outcome: Outcome, tol: float, 
     return Status.FALLBACK
 
 
+def _finite(states: np.ndarray) -> np.ndarray:
+    """Whether each sequence of states is free of NaN and infinity."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(states.sum()):  # one pass and no memory; a finite sum has finite terms
+            return np.ones(states.shape[0], bool)
+    return np.isfinite(states).all(axis=(1, 2))
+
+
 def _solution(problem, states, outcome, status, batched, method, backend, tol, lengths) -> Solution:
-    if not np.isfinite(states).all():
+    finite = _finite(states)
+    if not finite.all():
         status = Status.OVERFLOW
-    finite = np.isfinite(states).all(axis=(1, 2))
     converged = finite & ((outcome.first == problem.stop) | (status in (Status.FALLBACK, Status.SEQUENTIAL)))
     steps = np.array(outcome.steps).reshape(len(outcome.steps), problem.stop.size)
     one = slice(None) if batched else 0

@@ -225,3 +225,12 @@ def test_histories_have_one_entry_an_iteration_and_a_sequence(method):
     # The guess is h0 at every step, and its residual is that of any method.
     assert_allclose(solution.residuals[0, 1], first.residuals[0], rtol=1e-14)
     assert (np.diff(solution.residuals[:, 1]) < 0).sum() >= 0.8 * (most - 1)
+
+
+@pytest.mark.parametrize("method", ["picard", "deer", "quasi-deer"])
+def test_slabs_of_time_give_the_same_iterates(method):
+    cell = ps.cells.GRU(input_size=3, hidden_size=5)
+    params, x = cell.init(seed=31), np.random.default_rng(37).standard_normal((600, 3))
+    whole, slabs = (ps.solve(cell, params, x, method=method, **options) for options in ({}, {"max_memory": 1}))
+    assert_array_equal(slabs.residuals, whole.residuals)
+    assert_array_equal(slabs.states, whole.states)

@@ -42,7 +42,7 @@ def _filtered(problem: Problem, states: np.ndarray, order: int, trust: float, **
             work = model.work.take("filter", batch * heads, 2, m, m)
             specialise(filter.block_gains)(jacobian, defect, covariance, work, sigma_squared, first, last)
         scan(jacobian, defect, change, defect, first, last)
-        return defect, (np.ascontiguousarray(defect[:, -1]), covariance)
+        return defect, (defect[:, -1].copy(), covariance)
 
     return iterate(problem, states, correct, order=order, quadratic=False, observe=adapt, **controls)
 

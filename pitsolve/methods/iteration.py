@@ -37,6 +37,9 @@ def _chunks(length: int) -> int:
     return max(1, -(-length // pointwise.CHUNK))
 
 
+_HOPE = 10.0  # how far the expected residual may exceed the tolerance for a try: trying costs a third of an iteration
+
+
 def _kernel(function, states):
     return specialise(function, LANES=register_bytes() // states.itemsize)
 
@@ -45,7 +48,8 @@ def _measure(defect, states, tol, begin, start, stop) -> tuple[np.ndarray, np.nd
     batch, length = defect.shape[:2]
     norms, firsts = np.zeros((batch, _chunks(length))), np.zeros((batch, _chunks(length)), np.int64)
     _kernel(pointwise.measure, states)(defect, states, tol, norms, firsts, begin, start, stop)
-    return np.nan_to_num(norms.max(axis=1), nan=np.inf), firsts.min(axis=1)
+    norms = norms.max(axis=1)
+    return np.where(np.isnan(norms), np.inf, norms), firsts.min(axis=1)
 
 
 def _update(states, change, begin, start, stop) -> np.ndarray:
@@ -54,10 +58,15 @@ def _update(states, change, begin, start, stop) -> np.ndarray:
     return norms.max(axis=1)
 
 
-def residual(problem: Problem, states: np.ndarray, tol: float, max_memory: int) -> tuple[np.ndarray, np.ndarray]:
-    """Residual of every sequence, and its first step beyond the tolerance (its length if there is none)."""
+def residual(problem: Problem, states: np.ndarray, tol: float, max_memory: int,
+             rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Residual of every sequence, and its first step beyond the tolerance (its length if there is none).
+
+    ``rows`` limits the work to some of the sequences; the others count as converged.
+    """
     model, stop = problem.model, problem.stop
-    norms, first, start = np.zeros(stop.size), stop.copy(), np.zeros_like(stop)
+    start = np.zeros_like(stop) if rows is None else np.where(rows, 0, stop)
+    norms, first = np.zeros(stop.size), stop.copy()
     for begin, end in problem.slabs(model.step_bytes(model.VALUE), max_memory):
         defect, _ = model.linearise(model.VALUE, problem.x, states, problem.previous(states, begin), begin, end, start, stop)
         slab_norms, slab_first = _measure(defect, states, tol, begin, start, stop)
@@ -73,11 +82,26 @@ def _sweep(problem, states, correct, order, tol, start, max_memory):
     for begin, end in problem.slabs(model.step_bytes(order), max_memory):
         defect, jacobian = model.linearise(order, problem.x, states, previous, begin, end, start, stop)
         slab_norms, slab_first = _measure(defect, states, tol, begin, start, stop)
-        previous = np.ascontiguousarray(states[:, end - 1])
+        previous = states[:, end - 1].copy()  # of this iterate: the update comes before the next slab
         change, carry = correct(defect, jacobian, begin, start, stop, carry)
         steps = np.maximum(steps, _update(states, change, begin, start, stop))
         norms, first = np.maximum(norms, slab_norms), np.minimum(first, slab_first)
     return norms, first, steps
+
+
+def _expected(residuals: list[np.ndarray], quadratic: bool) -> np.ndarray:
+    """Residuals after the last update: those before it, or c r^2 where Newton's method squares them.
+
+    c is what the last two residuals show, at most one. A wrong guess costs one evaluation of the residual, no more.
+    """
+    last = residuals[-1]
+    if not quadratic:
+        return last
+    if len(residuals) == 1:
+        return last**2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        factor = np.nan_to_num(last / residuals[-2]**2, nan=1.0)
+    return np.minimum(factor, 1.0) * last**2
 
 
 def iterate(problem: Problem, states: np.ndarray, correct: Correction, *, order: int, quadratic: bool, tol: float,
@@ -87,28 +111,29 @@ def iterate(problem: Problem, states: np.ndarray, correct: Correction, *, order:
     ``order`` is the derivative that ``correct`` needs; ``quadratic`` says that the residual squares with each iteration, so
     that the certificate is tried one iteration earlier. ``observe`` sees the residuals of every iterate.
     """
-    batch = problem.stop.size
-    start = np.zeros_like(problem.stop)
-    iterations = np.zeros(batch, np.int64)
-    outcome = Outcome(iterations, np.zeros(batch), start, [], [])
+    stop = problem.stop
+    start, certified = np.zeros_like(stop), stop == 0
+    outcome = Outcome(np.zeros_like(stop), np.zeros(stop.size), start, [], [])
+
+    def certify(rows: np.ndarray) -> None:
+        norms, first = residual(problem, states, tol, max_memory, rows)
+        outcome.residual[rows], start[rows] = norms[rows], first[rows]
+        certified[rows] = first[rows] == stop[rows]
+
     for _ in range(max_iter):
-        active = start < problem.stop
+        if certified.all():
+            break
         norms, first, steps = _sweep(problem, states, correct, order, tol, start, max_memory)
-        if outcome.residuals:
-            norms = np.where(active, norms, outcome.residuals[-1])
-        outcome.residuals.append(norms)
+        outcome.residuals.append(np.where(certified, outcome.residual, norms))
         outcome.steps.append(steps)
-        iterations += active
-        start = first
+        outcome.iterations += ~certified
+        start[:] = first
         if observe is not None:
-            observe(norms)
-        expected = norms**2 if quadratic else norms
-        if np.all(~active | (expected <= tol)):
-            outcome.residual, start = residual(problem, states, tol, max_memory)
-            if np.all(start == problem.stop):
-                break
-    else:
-        outcome.residual, start = residual(problem, states, tol, max_memory)
-    outcome.residuals.append(outcome.residual)
-    outcome.first = start
+            observe(outcome.residuals[-1])
+        hopeful = ~certified & ((start == stop) | (_expected(outcome.residuals, quadratic) <= _HOPE * tol))
+        if hopeful.any():
+            certify(hopeful)
+    if not certified.all():
+        certify(~certified)
+    outcome.residuals.append(outcome.residual.copy())
     return outcome

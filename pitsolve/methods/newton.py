@@ -24,7 +24,7 @@ def _newton(problem: Problem, states: np.ndarray, order: int, damping: float, **
         if damping:
             jacobian *= jacobian.dtype.type(1.0 - damping)
         scan(jacobian, defect, carry, defect, np.clip(start - begin, 0, length), np.clip(stop - begin, 0, length))
-        return defect, np.ascontiguousarray(defect[:, -1])
+        return defect, defect[:, -1].copy()
 
     return iterate(problem, states, correct, order=order, **controls)
 

@@ -7,7 +7,7 @@ import numpy as np
 from pitsolve.backends.cpu import gated, gated_adjoint
 from pitsolve.backends.cpu.products import block_vectors, pack
 from pitsolve.backends.cpu.simd import lanes_for
-from pitsolve.backends.cpu.workspace import Workspace
+from pitsolve.backends.cpu.workspace import Workspace, aligned_zeros
 from pitsolve.cells.base import GatedCell, Parameters
 from pitsolve.compile import specialise
 
@@ -45,7 +45,7 @@ class GatedModel:
         weight_hh = np.ascontiguousarray(params["weight_hh"])
         by_gate = weight_hh.reshape(cell.GATES, n, self.columns)
         own_column = np.arange(n) % self.columns
-        side_by_side = np.zeros((n, cell.GATES + 1, -(-self.columns // lanes) * lanes), self.dtype)
+        side_by_side = aligned_zeros((n, cell.GATES + 1, -(-self.columns // lanes) * lanes), self.dtype)
         side_by_side[:, :-1, :self.columns] = by_gate.transpose(1, 0, 2)
         side_by_side[np.arange(n), -1, own_column] = 1.0
         diagonal = self._pad(by_gate[:, np.arange(n), own_column].ravel())
@@ -59,7 +59,7 @@ class GatedModel:
             by_gate = hidden_rows.reshape(cell.GATES, units, self.columns).transpose(0, 2, 1)
             self._step_weight = self._tile_weight = np.ascontiguousarray(by_gate)
             blocks = weight_hh.reshape(cell.GATES, heads, self.columns, self.columns)
-            transposed = np.zeros((cell.GATES, self.columns, units), self.dtype)
+            transposed = aligned_zeros((cell.GATES, self.columns, units), self.dtype)
             transposed[:, :, :n] = blocks.transpose(0, 2, 1, 3).reshape(cell.GATES, self.columns, n)
             self._back_weight = transposed
         else:
@@ -93,7 +93,7 @@ class GatedModel:
         return trimmed.reshape(self.cell.GATES * self.cell.hidden_size, *rows.shape[1:])
 
     def _pad_bias(self, bias: np.ndarray, packed: np.ndarray) -> np.ndarray:
-        padded = np.zeros(max(self.width, packed.shape[0] * packed.shape[2]), self.dtype)
+        padded = aligned_zeros((max(self.width, packed.shape[0] * packed.shape[2]),), self.dtype)
         padded[:self.width] = self._pad(bias)
         return padded
 
@@ -110,7 +110,7 @@ class GatedModel:
     def carry(self, state: np.ndarray) -> np.ndarray:
         """A state (B, S) in the padded layout that :meth:`propagate` carries along."""
         parts = state.reshape(-1, self.cell.PARTS, self.cell.hidden_size)
-        padded = np.zeros((state.shape[0], self.cell.PARTS, self.units), self.dtype)
+        padded = aligned_zeros((state.shape[0], self.cell.PARTS, self.units), self.dtype)
         padded[:, :, :self.cell.hidden_size] = parts
         return padded.reshape(state.shape[0], self.cell.PARTS * self.units)
 

@@ -16,6 +16,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from pitsolve.backends.cpu.simd import Vector, element_pointer, splat, vector_pointer
+from pitsolve.backends.cpu.workspace import aligned_zeros
 
 _INDEX = ir.IntType(64)
 
@@ -139,7 +140,7 @@ def pack(matrix: np.ndarray, lanes: int, vectors: int) -> np.ndarray:
     length, width = matrix.shape
     block = vectors * lanes
     blocks = -(-width // block)
-    packed = np.zeros((blocks, length, block), matrix.dtype)
+    packed = aligned_zeros((blocks, length, block), matrix.dtype)
     for q in range(blocks):
         columns = matrix[:, q * block:(q + 1) * block]
         packed[q, :, :columns.shape[1]] = columns
