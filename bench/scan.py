@@ -64,9 +64,9 @@ def _peer_row(steps: int, n: int, dense: bool, repeats: int) -> dict[str, Any]:
         errors["peer_error"] = _error(A, b, y0, peer.call())
     inner = machine.median_time(verb, repeats)
     flops = {"verb_GFLOPs": 2e-9 * A.size / inner.median} if dense else {}
-    return machine.versus(f"{'dense' if dense else 'diagonal'} n={n} T={steps}", lambda: affine_scan(A, b, y0),
-                          peer.call, "x JAX", repeats, target=10.0 if dense else 5.0, reason=peer.reason, verb_ms=1e3 * inner.median, **flops,
-                          **errors)
+    return machine.versus(
+        f"{'dense' if dense else 'diagonal'} n={n} T={steps}", lambda: affine_scan(A, b, y0), peer.call, "x JAX", repeats,
+        target=10.0 if dense else 5.0, reason=peer.reason, verb_ms=1e3 * inner.median, **flops, **errors)
 
 
 def run(quick: bool) -> dict[str, Any]:

@@ -44,8 +44,8 @@ ON_FAILURE = ("fallback", "raise", "warn")
 
 
 def default_tolerance(dtype: np.dtype) -> float:
-    """32 units of rounding: what an evaluation of f can reach for states of size one, with a margin."""
-    return 32.0 * float(np.finfo(dtype).eps)
+    """16 units of rounding: what an evaluation of f can reach for states of size one, with a margin."""
+    return 16.0 * float(np.finfo(dtype).eps)
 
 
 def prepare(cell: Cell, params: Parameters, x, h0, lengths) -> tuple[Problem, bool]:
@@ -109,8 +109,8 @@ def solve(
     backend : str
         ``"auto"`` or ``"cpu"``.
     tol : float, optional
-        Bound on the residual max abs(r_t)_i / max(1, abs(h_t)_i). Default 32 units of rounding: 3.8e-6 in float32,
-        7.1e-15 in float64. A residual bounds the error of one step; a model with a long memory adds many of them up.
+        Bound on the residual max abs(r_t)_i / max(1, abs(h_t)_i). Default 16 units of rounding: 1.9e-6 in float32,
+        3.6e-15 in float64. A residual bounds the error of one step; a model with a long memory adds many of them up.
     max_iter : int, optional
         Most iterations; by default 100 (deer, elk), 300 (quasi forms), 1000 (picard).
     guess : ndarray, the shape of the states, optional

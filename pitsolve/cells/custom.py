@@ -124,34 +124,43 @@ def verify(cell: Cell, params: dict[str, np.ndarray] | None = None, *, seed: int
     >>> sorted(ps.cells.verify(ps.cells.LEM(input_size=3, hidden_size=3, dt=0.5)))
     ['diagonal', 'jacobian', 'pullback']
     """
-    from pitsolve.backends.cpu.general_model import GeneralModel  # kernels know cells, so not at import
+    from pitsolve.backends.cpu.general_model import GeneralModel, bundle_for  # kernels know cells, so not at import
 
     if not isinstance(cell, GeneralCell):
         raise TypeError(f"cell must be a cell with a step function (a custom cell or LEM), got {type(cell).__name__}")
-    params = params or cell.init(seed, np.float64)
+    params = {name: np.asarray(value, np.float64) for name, value in (params or cell.init(seed)).items()}
     plain = Custom(cell.input_size, cell.state_size, cell.step, tuple(cell.shapes.items()))
     random = np.random.default_rng(seed)
     steps, n = 8, cell.state_size
-    x, states = random.normal(size=(1, steps, cell.input_size)), random.normal(size=(1, steps, n))
-    previous, adjoint = random.normal(size=(1, n)), random.normal(size=(1, steps, n))
-    span = (0, steps, np.zeros(1, np.int64), np.full(1, steps))
+    x, states = random.normal(size=(1, steps, cell.input_size)), np.empty((1, steps, n))
+    previous, v = random.normal(size=(1, n)), random.normal(size=(1, steps, n))
+    start, stop = np.zeros(1, np.int64), np.full(1, steps)
     stated, stepped = (GeneralModel(c, params, np.float64) for c in (cell, plain))
     # A pullback is given f(h_{t-1}, x_t), so the states have to be those of the cell.
-    stated.propagate(x, stated.carry(previous), states, *span)
+    stated.propagate(x, stated.carry(previous), states, 0, steps, start, stop)
+
+    def derivative(model: GeneralModel, order: int) -> np.ndarray:
+        values = model.linearise(order, x, states, previous, 0, steps, start, stop)[1][0]
+        return (values[:, 0] if order == model.BLOCKS else values).copy()
+
+    def pulled(model: GeneralModel) -> dict[str, np.ndarray]:
+        totals = model.totals(np.zeros_like(x))
+        model.accumulate(totals, None, x, states, previous, v, 0, start, stop)
+        return {**{name: value[None] for name, value in model.finish(totals).items()}, "x": totals["x"][0]}
+
     differences = {}
     for name, order in (("jacobian", stated.BLOCKS), ("diagonal", stated.DIAGONAL)):
         if getattr(cell, name) is not None:
-            ours, theirs = (m.linearise(order, x, states, previous, *span)[1][0] for m in (stated, stepped))
-            differences[name] = _compare(name, ours[:, 0] if name == "jacobian" else ours,
-                                         theirs[:, 0] if name == "jacobian" else theirs, tol)
+            differences[name] = _compare(name, derivative(stated, order), derivative(stepped, order), tol)
     if cell.pullback is not None:
-        gradients = []
-        for model in (stated, stepped):
-            totals = model.totals(np.zeros_like(x))
-            model.accumulate(totals, None, x, states, previous, adjoint, 0, *span[2:])
-            gradients.append({**model.finish(totals), "x": totals["x"][0]})
-        differences["pullback"] = max(_compare(f"pullback: d{name}", gradients[0][name][None], gradients[1][name][None], tol)
-                                      for name in gradients[0])
+        ours, theirs = pulled(stated), pulled(stepped)
+        bundle, flat = bundle_for(cell.shapes), np.concatenate([params[name].ravel() for name in cell.shapes] or [np.zeros(0)])
+        ours["h"], theirs["h"] = np.zeros((steps, n)), np.einsum("tij,ti->tj", derivative(stepped, stepped.BLOCKS), v[0])
+        before = np.concatenate([previous, states[0, :-1]])
+        for t in range(steps):  # the kernels have no use for dh, so it is called as plain Python
+            cell.pullback(bundle(flat), x[0, t], before[t], states[0, t], v[0, t], bundle(np.zeros_like(flat)),
+                          np.zeros(cell.input_size), ours["h"][t])
+        differences["pullback"] = max(_compare(f"pullback: d{name}", ours[name], theirs[name], tol) for name in ours)
     return differences
 
 
