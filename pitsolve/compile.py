@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import os
 import pathlib
 import types
@@ -97,7 +98,9 @@ def _describe_function(function: types.FunctionType, within: tuple) -> str:
     reached |= zip(function.__code__.co_freevars, (cell.cell_contents for cell in function.__closure__ or ()))
     reached |= {"__defaults__": function.__defaults__, "__kwdefaults__": function.__kwdefaults__}
     described = (f"{name}={_describe(reached[name], within)};" for name in sorted(reached))
-    return _describe_code(function.__code__) + "".join(described)
+    # Compiled code that is loaded again imports the module of each function, so one without a module stays in its process.
+    module = inspect.getmodule(function)
+    return (module.__name__ if module else _PROCESS) + _describe_code(function.__code__) + "".join(described)
 
 
 def _describe_code(code: types.CodeType) -> str:

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import pitsolve as ps
 from pitsolve.cells import custom, verify
-from pitsolve.compile import _describe
+from pitsolve.compile import _PROCESS, _describe
 
 
 def jacobian(p, x, h, new, J):
@@ -176,3 +176,14 @@ def test_the_key_of_a_compiled_function_is_what_it_computes():
 
     assert _describe(calls(helper(2.0))) == _describe(calls(helper(2.0)))
     assert _describe(calls(helper(2.0))) != _describe(calls(helper(3.0)))
+
+
+def test_the_cache_keeps_functions_of_different_modules_apart():
+    """Numba imports their modules when it loads compiled code, and one without a module cannot be imported later."""
+    source = "def step(p, x, h, new):\n    new[0] = 0.5 * h[0]\n"
+    described = []
+    for names in ({"__name__": "math"}, {"__name__": "cmath"}, {}):
+        exec(source, names)
+        described.append(_describe(names["step"]))
+    assert len(set(described)) == 3
+    assert _PROCESS in described[2] and _PROCESS not in described[0]
