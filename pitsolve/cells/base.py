@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -24,7 +24,7 @@ class Cell:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if name.endswith("_size") or name == "heads":
+            if name.endswith("_size") or name in ("heads", "ratio"):
                 least = 0 if name == "input_size" else 1
                 if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
                     raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
@@ -43,6 +43,11 @@ class Cell:
     def fan(self) -> int:
         """The width k in the bound 1/sqrt(k) of the initial parameters."""
         return self.state_size
+
+    def coarsened(self, params: Parameters, ratio: int) -> tuple[Cell, Parameters]:
+        """Cell and parameters of which one step stands for ``ratio`` steps of this cell, with the input of the first."""
+        raise TypeError(f"{self} does not say how its steps coarsen, which a method with coarse grids needs; take a cell that "
+                        "does (GRU, ImplicitGRU, Linear, ODE, custom with coarse=) or method='shooting'")
 
     def init(self, seed: int, dtype: type = np.float64) -> Parameters:
         """Random parameters, uniform in [-1/sqrt(k), 1/sqrt(k)] with k the hidden size, as in PyTorch.
@@ -79,17 +84,23 @@ class GatedCell(Cell):
     With p = W_ih x_t + b_ih and u = W_hh h_{t-1} + b_hh, split into ``GATES`` vectors of ``hidden_size``, unit i of the new
     state depends on entry i of every p, u and of the ``PARTS`` vectors that make up the state; part 0 is h.
 
-    ``gates(p, u, s)`` states the mathematics of one unit: from tuples of numbers it returns the new parts and the partial
-    derivatives of each part with respect to every p, every u and every s, flattened with the part slowest:
+    ``gates(p, u, s, ratio)`` states the mathematics of one unit: from tuples of numbers it returns the new parts and the
+    partial derivatives of each part with respect to every p, every u and every s, flattened with the part slowest:
 
         new[a],  dp[a GATES + k],  du[a GATES + k],  ds[a PARTS + b].
+
+    Of the first ``SUMMED`` gates it uses the sum p + u only. A cell that coarsens has a field ``ratio``, the number of steps
+    that one step of it stands for, and ``coarse_gates`` for ratios above one.
     """
 
     hidden_size: int
 
     GATES: ClassVar[int]
+    SUMMED: ClassVar[int] = 0
     PARTS: ClassVar[int] = 1
+    ratio = 1
     gates: ClassVar[Callable]
+    coarse_gates: ClassVar[Callable | None] = None
 
     @property
     def heads(self) -> int:
@@ -102,6 +113,11 @@ class GatedCell(Cell):
     @property
     def fan(self) -> int:
         return self.hidden_size
+
+    def coarsened(self, params: Parameters, ratio: int) -> tuple[Cell, Parameters]:
+        if self.coarse_gates is None:
+            return super().coarsened(params, ratio)
+        return replace(self, ratio=self.ratio * ratio), params
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -119,9 +135,11 @@ class GeneralCell(Cell):
     - ``diagonal(p, x, h, new, d)`` writes its diagonal;
     - ``pullback(p, x, h, new, v, dp, dx, dh)`` adds (df/dp)^T v to ``dp`` and writes (df/dx)^T v and (df/dh)^T v.
 
-    Only ``step`` must be there; complex steps replace the others.
+    Only ``step`` must be there; complex steps replace the others. ``constants`` are numbers that travel with the parameters,
+    as arrays of shape (1,) in ``p``, but have no gradient: a time step, for example.
     """
 
+    constants = ()  # pairs (name, number)
     jacobian = None
     diagonal = None
     pullback = None

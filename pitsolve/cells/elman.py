@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pitsolve.cells.base import GatedCell
 
 
-def gates(p, u, s):
+def gates(p, u, s, ratio):
     """One unit."""
     h = math.tanh(p[0] + u[0])
     slope = 1.0 - h * h
@@ -42,4 +42,5 @@ class Elman(GatedCell):
     """
 
     GATES = 1
+    SUMMED = 1
     gates = staticmethod(gates)

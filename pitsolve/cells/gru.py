@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 
 from pitsolve.cells.base import GatedCell
-from pitsolve.cells.functions import sigmoid
+from pitsolve.cells.functions import power, sigmoid
 
 
-def gates(p, u, s):
+def gates(p, u, s, ratio):
     """One unit; the order of the gates is reset, update, new."""
     h = s[0]
     r = sigmoid(p[0] + u[0])
@@ -17,6 +17,19 @@ def gates(p, u, s):
     dr = dc * u[2] * r * (1.0 - r)
     dz = (h - c) * z * (1.0 - z)
     return (c + z * (h - c),), (dr, dz, dc), (dr, dz, dc * r), (z,)
+
+
+def coarse_gates(p, u, s, ratio):
+    """``ratio`` steps with the gates frozen: the update gate to that power."""
+    h = s[0]
+    r = sigmoid(p[0] + u[0])
+    z = sigmoid(p[1] + u[1])
+    c = math.tanh(p[2] + r * u[2])
+    w = power(z, ratio)
+    dc = (1.0 - w) * (1.0 - c * c)
+    dr = dc * u[2] * r * (1.0 - r)
+    dz = (h - c) * ratio * w * (1.0 - z)
+    return (c + w * (h - c),), (dr, dz, dc), (dr, dz, dc * r), (w,)
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,10 @@ class GRU(GatedCell):
         Width n of h_t.
     heads : int
         Number of groups; divides ``hidden_size``. The default, 1, is ``torch.nn.GRU``.
+    ratio : int
+        Steps that one step stands for, with the gates and the input of the first:
+        :math:`h_t = (1 - z^{ratio}) \circ c + z^{ratio} \circ h_{t-1}`. The default, 1, is the GRU; multigrid takes more on its
+        coarse grids, where the GRU itself would overshoot.
 
     Notes
     -----
@@ -58,9 +75,12 @@ class GRU(GatedCell):
     """
 
     heads: int = 1
+    ratio: int = 1
 
     GATES = 3
+    SUMMED = 2
     gates = staticmethod(gates)
+    coarse_gates = staticmethod(coarse_gates)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,7 +7,7 @@ from pitsolve.cells.base import GatedCell
 from pitsolve.cells.functions import sigmoid
 
 
-def gates(p, u, s):
+def gates(p, u, s, ratio):
     """One unit; parts (h, c); the order of the gates is input, forget, cell, output."""
     c = s[1]
     i = sigmoid(p[0] + u[0])
@@ -60,5 +60,6 @@ class LSTM(GatedCell):
     """
 
     GATES = 4
+    SUMMED = 4
     PARTS = 2
     gates = staticmethod(gates)

@@ -22,6 +22,7 @@ HEAD = constant("HEAD")
 STEP_VECTORS = constant("STEP_VECTORS")  # vectors and accumulator sets of the matrix-vector tile of one time step
 STEP_SETS = constant("STEP_SETS")
 TILE_VECTORS = constant("TILE_VECTORS")  # vectors of the matrix-matrix tile
+SOURCE = constant("SOURCE")  # whether `propagate` adds one
 ORDER = constant("ORDER")  # what `linearise` writes: VALUE, DIAGONAL, BLOCKS or PARTIALS
 gates = constant("gates")
 
@@ -85,14 +86,17 @@ def project_chunk(x, weight, bias, drive, begin, start, stop, b, chunk):
 
 
 @kernel(parallel=True)
-def propagate(drive, weight, bias, state, u, states, begin, start, stop):
-    """h_t = f(h_{t-1}, x_t) through one slab, every row of the batch on its own; ``state`` carries the padded state."""
+def propagate(drive, weight, bias, source, ratio, state, u, states, begin, start, stop):
+    """h_t = f(h_{t-1}, x_t) + g_t through one slab, every row of the batch on its own; ``state`` carries the padded state.
+
+    g is ``source`` (B, T, S), if ``SOURCE`` says that there is one.
+    """
     for b in prange(states.shape[0]):
-        propagate_row(drive, weight, bias, state, u, states, begin, start, stop, b)
+        propagate_row(drive, weight, bias, source, ratio, state, u, states, begin, start, stop, b)
 
 
 @kernel
-def propagate_row(drive, weight, bias, state, u, states, begin, start, stop, b):
+def propagate_row(drive, weight, bias, source, ratio, state, u, states, begin, start, stop, b):
     _, steps, size = states.shape
     _, length, width = drive.shape
     n = size // PARTS
@@ -117,14 +121,15 @@ def propagate_row(drive, weight, bias, state, u, states, begin, start, stop, b):
             p = load(drive, drive_at + i, units, LANES, GATES, LANES)
             v = load(u, u_at + i, units, LANES, GATES, LANES)
             s = load(state, state_at + i, units, LANES, PARTS, LANES)
-            new = gates(p, v, s)[0]
+            new = gates(p, v, s, ratio)[0]
+            if SOURCE:
+                new = add(new, load(source, out_at + i, n, n - i, PARTS, LANES))
             store(state, state_at + i, units, LANES, new)
             store(states, out_at + i, n, n - i, new)
 
 
 @kernel(parallel=True)
-def linearise(drive, weight, bias, matrix, states, previous, u, defect, dp, du, ds, jacobian, begin,
-              start, stop):
+def linearise(drive, weight, bias, matrix, ratio, states, previous, u, defect, dp, du, ds, jacobian, begin, start, stop):
     """f and its derivatives at every t of one slab, from the states of the current iterate.
 
     ``defect`` receives f(h_{t-1}, x_t) - h_t. ``previous`` holds the state before the slab. By ``ORDER``, ``jacobian`` receives
@@ -132,13 +137,13 @@ def linearise(drive, weight, bias, matrix, states, previous, u, defect, dp, du, 
     """
     chunks = (defect.shape[1] + CHUNK - 1) // CHUNK
     for task in prange(states.shape[0] * chunks):
-        linearise_chunk(drive, weight, bias, matrix, states, previous, u, defect, dp, du, ds, jacobian,
-                        begin, start, stop, task // chunks, task % chunks)
+        linearise_chunk(drive, weight, bias, matrix, ratio, states, previous, u, defect, dp, du, ds, jacobian, begin,
+                        start, stop, task // chunks, task % chunks)
 
 
 @kernel
-def linearise_chunk(drive, weight, bias, matrix, states, previous, u, defect, dp, du, ds, jacobian,
-                    begin, start, stop, b, chunk):
+def linearise_chunk(drive, weight, bias, matrix, ratio, states, previous, u, defect, dp, du, ds, jacobian, begin, start,
+                    stop, b, chunk):
     _, steps, size = states.shape
     _, length, width = drive.shape
     n = size // PARTS
@@ -160,7 +165,7 @@ def linearise_chunk(drive, weight, bias, matrix, states, previous, u, defect, dp
                 s = load(previous, b * size + i, n, valid, PARTS, LANES)
             else:
                 s = load(states, (b * steps + t - 1) * size + i, n, valid, PARTS, LANES)
-            new, by_p, by_u, by_s = gates(p, v, s)
+            new, by_p, by_u, by_s = gates(p, v, s, ratio)
             store(defect, row * size + i, n, valid, new)
             if ORDER == PARTIALS:
                 store(dp, at * dp.shape[2] + i, units, LANES, by_p)

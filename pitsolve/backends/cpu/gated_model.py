@@ -37,7 +37,7 @@ class GatedModel:
         self._constants = {"GATES": cell.GATES, "PARTS": cell.PARTS, "PARTS_GATES": cell.PARTS * cell.GATES,
                            "PARTS_PARTS": cell.PARTS**2, "LANES": lanes, "HEADED": self.headed,
                            "HEAD": self.columns if self.headed else 1,
-                           "TILE_VECTORS": self._tile_vectors, "gates": cell.gates}
+                           "TILE_VECTORS": self._tile_vectors, "gates": cell.gates if cell.ratio == 1 else cell.coarse_gates}
         self._step = {"STEP_VECTORS": step_vectors, "STEP_SETS": _sets(step_vectors)}
         back_vectors = block_vectors(units // lanes, 12)
         self._back = {"STEP_VECTORS": back_vectors, "STEP_SETS": _sets(back_vectors)}
@@ -124,16 +124,17 @@ class GatedModel:
         self._kernel(gated.project)(x, self._input_weight, self._input_bias, drive, begin, start, stop)
         return drive
 
-    def propagate(self, x, carry, states, begin, end, start, stop) -> None:
-        """h_t = f(h_{t-1}, x_t) into ``states`` for begin <= t < end, one step after the other."""
+    def propagate(self, x, carry, states, begin, end, start, stop, source=None) -> None:
+        """h_t = f(h_{t-1}, x_t) + g_t into ``states`` for begin <= t < end, one after the other; ``source`` is g or None."""
         batch = x.shape[0]
         drive = self._project(x, begin, end, start, stop)
         u = self.work.take("u_step", batch, self._step_bias.size)
-        arguments = (drive, self._step_weight, self._step_bias, carry, u, states, begin, start, stop)
+        added = states if source is None else source
+        arguments = (drive, self._step_weight, self._step_bias, added, self.cell.ratio, carry, u, states, begin, start, stop)
         if batch == 1:  # no threads to start, which costs little on a quiet machine and much on a busy one
-            self._kernel(gated.propagate_row, **self._step)(*arguments, 0)
+            self._kernel(gated.propagate_row, SOURCE=source is not None, **self._step)(*arguments, 0)
         else:
-            self._kernel(gated.propagate, **self._step)(*arguments)
+            self._kernel(gated.propagate, SOURCE=source is not None, **self._step)(*arguments)
 
     def linearise(self, order, x, states, previous, begin, end, start, stop) -> tuple[np.ndarray, np.ndarray]:
         """f(h_{t-1}, x_t) - h_t (B, L, S) and its Jacobian: none, diagonal (B, L, S) or blocks (B, L, k, m, m)."""
@@ -155,8 +156,8 @@ class GatedModel:
         defect = self.work.take("defect", batch, length, self.cell.state_size)
         defect[...] = 0.0
         self._kernel(gated.linearise, ORDER=order)(
-            drive, self._tile_weight, self._tile_bias, self._matrix[order], states, previous, u, defect, dp, du,
-            ds, jacobian, begin, start, stop)
+            drive, self._tile_weight, self._tile_bias, self._matrix[order], self.cell.ratio, states, previous, u, defect, dp,
+            du, ds, jacobian, begin, start, stop)
         return defect
 
     def totals(self, dx: np.ndarray) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from numba import prange
 from pitsolve.compile import constant, inline, kernel
 
 ORDER = constant("ORDER")  # what `linearise` writes: VALUE, DIAGONAL or BLOCKS
+SOURCE = constant("SOURCE")  # whether `propagate` adds a source g
 GIVEN = constant("GIVEN")  # whether the cell states the derivative at hand, or complex steps compute it
 bundle = constant("bundle")
 step = constant("step")
@@ -21,18 +22,20 @@ TINY = 1e-200
 
 
 @kernel(parallel=True)
-def propagate(theta, x, state, states, begin, end, start, stop):
-    """h_t = f(h_{t-1}, x_t) for begin <= t < end, every row of the batch on its own; ``state`` carries the last one."""
+def propagate(theta, x, source, state, states, begin, end, start, stop):
+    """h_t = f(h_{t-1}, x_t) + g_t for begin <= t < end, every row of the batch on its own; ``state`` carries the last one."""
     for b in prange(states.shape[0]):
-        propagate_row(theta, x, state[b], states, begin, end, start, stop, b)
+        propagate_row(theta, x, source, state[b], states, begin, end, start, stop, b)
 
 
 @kernel
-def propagate_row(theta, x, state, states, begin, end, start, stop, b):
+def propagate_row(theta, x, source, state, states, begin, end, start, stop, b):
     p = bundle(theta)
     for t in range(max(begin, start[b]), min(end, stop[b])):
         step(p, x[b, t], state, states[b, t])
         for i in range(state.size):
+            if SOURCE:
+                states[b, t, i] += source[b, t, i]
             state[i] = states[b, t, i]
 
 

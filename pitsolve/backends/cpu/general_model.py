@@ -37,7 +37,7 @@ class GeneralModel:
         self.cell = cell
         self.dtype = np.dtype(dtype)
         self.work = Workspace(self.dtype)
-        flat = [params[name].ravel() for name in cell.shapes]
+        flat = [params[name].ravel() for name in cell.shapes] + [np.array([number], self.dtype) for _, number in cell.constants]
         self._theta = np.concatenate(flat) if flat else np.zeros(0, self.dtype)
         self._complex_theta = self._theta.astype(np.complex128)
         self._row = cell.input_size + 2 * cell.state_size
@@ -45,7 +45,7 @@ class GeneralModel:
     def _kernel(self, function, derivative=None, **constants):
         cell = self.cell
         return specialise(function, bundle=_bundle(cell), step=cell.step, GIVEN=derivative is not None,
-                          derivative=derivative or cell.step, PARAMETERS=tuple(cell.shapes.items()), **constants)
+                          derivative=derivative or cell.step, PARAMETERS=_fields(cell), **constants)
 
     def step_bytes(self, order: int) -> int:
         """Scratch memory of one time step of one sequence, in bytes."""
@@ -56,9 +56,11 @@ class GeneralModel:
         """A state (B, n) as :meth:`propagate` carries it along."""
         return state.copy()
 
-    def propagate(self, x, carry, states, begin, end, start, stop) -> None:
-        """h_t = f(h_{t-1}, x_t) into ``states`` for begin <= t < end, one step after the other."""
-        self._kernel(general.propagate)(self._theta, x, carry, states, begin, end, start, stop)
+    def propagate(self, x, carry, states, begin, end, start, stop, source=None) -> None:
+        """h_t = f(h_{t-1}, x_t) + g_t into ``states`` for begin <= t < end, one after the other; ``source`` is g or None."""
+        added = states if source is None else source
+        self._kernel(general.propagate, SOURCE=source is not None)(
+            self._theta, x, added, carry, states, begin, end, start, stop)
 
     def linearise(self, order, x, states, previous, begin, end, start, stop) -> tuple[np.ndarray, np.ndarray]:
         """f(h_{t-1}, x_t) - h_t (B, L, n) and its Jacobian: none, diagonal (B, L, n) or block (B, L, 1, n, n)."""
@@ -104,7 +106,12 @@ _bundles: dict[tuple, Callable] = {}
 
 def _bundle(cell: GeneralCell) -> Callable:
     """One bundle function for each list of shapes, so that equal cells share their kernels."""
-    key = tuple(cell.shapes.items())
+    key = _fields(cell)
     if key not in _bundles:
-        _bundles[key] = bundle_for(cell.shapes)
+        _bundles[key] = bundle_for(dict(key))
     return _bundles[key]
+
+
+def _fields(cell: GeneralCell) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Name and shape of everything in ``p``: the parameters, then the constants."""
+    return (*cell.shapes.items(), *((name, (1,)) for name, _ in cell.constants))
