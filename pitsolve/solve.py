@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pitsolve.methods.newton import deer, quasi_deer
 from pitsolve.methods.picard import picard
 from pitsolve.methods.problem import Problem
 from pitsolve.methods.sequential import sequential
+from pitsolve.methods.shooting import CORRECTIONS, shooting
 from pitsolve.solution import ConvergenceError, Solution, Status
 
 _MAX_MEMORY = 32 << 20  # bytes of scratch; larger slabs of Jacobians fall out of the cache and gain nothing
@@ -26,18 +28,21 @@ _MAX_MEMORY = 32 << 20  # bytes of scratch; larger slabs of Jacobians fall out o
 @dataclass(frozen=True)
 class _Method:
     run: Callable[..., Outcome]
-    max_iter: int
+    max_iter: int | None
     options: dict[str, Callable]
+    guess: bool = True  # whether it needs a first iterate at every step, and not only where the user gives one
 
 
 _DAMPING = {"damping": check.fraction}
 _TRUST = {"trust": check.positive}
+_SHOOTING = {"window": check.count, "overlap": check.length, "correction": functools.partial(check.choice, valid=CORRECTIONS)}
 _METHODS = {
     "picard": _Method(picard, 1000, {}),
     "deer": _Method(deer, 100, _DAMPING),
     "quasi-deer": _Method(quasi_deer, 300, _DAMPING),
     "elk": _Method(elk, 100, _TRUST),
     "quasi-elk": _Method(quasi_elk, 300, _TRUST),
+    "shooting": _Method(shooting, None, _SHOOTING, guess=False),
 }
 METHODS = ("auto", "sequential", *_METHODS)
 ON_FAILURE = ("fallback", "raise", "warn")
@@ -66,11 +71,11 @@ def prepare(cell: Cell, params: Parameters, x, h0, lengths) -> tuple[Problem, bo
     return Problem(bind(cell, params, h0.dtype), x, h0, stop), batched
 
 
-def _start(problem: Problem, guess: np.ndarray | None, iterative: bool) -> np.ndarray:
+def _start(problem: Problem, guess: np.ndarray | None, needed: bool) -> np.ndarray:
     """Memory for the states: zero past the end of each sequence, the first iterate before it if there is one."""
     batch, steps, n = problem.x.shape[0], problem.steps, problem.h0.shape[1]
     states = aligned((batch, steps, n), problem.h0.dtype)
-    if iterative:
+    if needed or guess is not None:
         states[...] = problem.h0[:, None] if guess is None else guess
     for b in np.flatnonzero(problem.stop < steps):
         states[b, problem.stop[b]:] = 0.0
@@ -165,12 +170,14 @@ def solve(
         guess = check.states_like("guess", guess, problem.x.shape[0], problem.steps, cell, batched)
         check.same_dtype({"params and x": problem.h0, "guess": guess})
         check.finite_to("guess", guess, problem.stop)
-    states = _start(problem, guess, method != "sequential")
+    states = _start(problem, guess, method != "sequential" and _METHODS[method].guess)
     if method == "sequential":
         sequential(problem, states)
         status, outcome = Status.SEQUENTIAL, _nothing_iterated(problem)
     else:
         controls = {"max_memory": _MAX_MEMORY, **options}
+        if not _METHODS[method].guess:
+            controls["guessed"] = guess is not None
         outcome = _METHODS[method].run(problem, states, tol=tol, max_iter=max_iter or _METHODS[method].max_iter, **controls)
         status = _finish(problem, states, outcome, tol, on_failure, controls["max_memory"])
     solution = _solution(problem, states, outcome, status, batched, method, backend, tol, lengths)
