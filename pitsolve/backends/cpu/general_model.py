@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections import namedtuple
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 
 from pitsolve.backends.cpu import complexmath, general  # noqa: F401  (complexmath extends math to complex numbers)
+from pitsolve.backends.cpu.general_windows import GeneralWindows
 from pitsolve.backends.cpu.workspace import Workspace
 from pitsolve.cells.base import GeneralCell, Parameters
 from pitsolve.compile import specialise
@@ -46,6 +48,11 @@ class GeneralModel:
         cell = self.cell
         return specialise(function, bundle=_bundle(cell), step=cell.step, GIVEN=derivative is not None,
                           derivative=derivative or cell.step, PARAMETERS=_fields(cell), **constants)
+
+    @cached_property
+    def windows(self) -> GeneralWindows:
+        """The verbs that work on many windows of time at once."""
+        return GeneralWindows(self, self._kernel, self._theta)
 
     def step_bytes(self, order: int) -> int:
         """Scratch memory of one time step of one sequence, in bytes."""
