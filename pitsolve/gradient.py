@@ -41,7 +41,8 @@ def gradient(
     method : str
         How the adjoint recurrence is solved: ``"sequential"`` (back-propagation through time) or ``"scan"`` (in parallel over
         time, by the prefix scan) or ``"mgrit"`` (multigrid in reversed time, to a tolerance or for a few cycles; the result
-        says how large its error is, :attr:`Gradient.error_estimate`). ``"auto"`` takes ``sequential`` on the CPU, except for cells whose Jacobian is needed anyway.
+        says how large its error is, :attr:`Gradient.error_estimate`). ``"auto"`` takes ``sequential`` on the CPU, except for
+        cells whose Jacobian is needed anyway.
     backend : str
         ``"auto"`` or ``"cpu"``.
     **options

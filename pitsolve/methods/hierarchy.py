@@ -36,7 +36,7 @@ class Windows:
         self.broken = ~self.whole
         if reverse:
             self.first, self.last = stop[self.row] - end, stop[self.row] - begin
-            self.entry, self.exit = self.last, self.first
+            self.entry, self.exit = self.last.copy(), self.first
             coarse = (stop // size)[self.row] - 1 - number
         else:
             self.first, self.last = begin, end

@@ -222,7 +222,8 @@ def adjoint_mgrit(problem: Problem, states: np.ndarray, dstates: np.ndarray, *, 
                   tol: float) -> tuple[np.ndarray, np.ndarray, list[Stage], int]:
     """c_t = J_t^T (dL/dh_t + c_{t+1}) for all t by MGRIT in reversed time.
 
-    Returns c, its estimated relative errors, the stages of the work and the number of levels. The options are those of :func:`mgrit`; ``cycles`` truncates, otherwise the estimated relative error falls below ``tol``.
+    Returns c, its estimated relative errors, the stages of the work and the number of levels. The options are those of
+    :func:`mgrit`; ``cycles`` truncates, otherwise the estimated relative error falls below ``tol``.
     A sequence that does not get there is solved by the reverse loop.
 
     References
