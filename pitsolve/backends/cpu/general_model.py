@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import namedtuple
-from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
@@ -13,21 +11,10 @@ from pitsolve.backends.cpu import complexmath, general  # noqa: F401  (complexma
 from pitsolve.backends.cpu.general_windows import GeneralWindows
 from pitsolve.backends.cpu.workspace import Workspace
 from pitsolve.cells.base import GeneralCell, Parameters
+from pitsolve.cells.parameters import Fields, packing
 from pitsolve.compile import specialise
 
 _TASKS = 8  # partial sums of the parameter gradients; fixed, so that they do not depend on the number of threads
-
-
-def bundle_for(shapes: dict[str, tuple[int, ...]]) -> Callable:
-    """A function from the flat array of all parameters to a named tuple of views."""
-    views, offset = [], 0
-    for shape in shapes.values():
-        size = math.prod(shape)
-        views.append(f"theta[{offset}:{offset + size}].reshape({shape!r})")
-        offset += size
-    names = {"Parameters": namedtuple("Parameters", shapes)}
-    exec(f"def bundle(theta):\n    return Parameters({', '.join(views)})", names)
-    return names["bundle"]
 
 
 class GeneralModel:
@@ -46,7 +33,7 @@ class GeneralModel:
 
     def _kernel(self, function, derivative=None, **constants):
         cell = self.cell
-        return specialise(function, bundle=_bundle(cell), step=cell.step, GIVEN=derivative is not None,
+        return specialise(function, bundle=packing(_fields(cell))[0], step=cell.step, GIVEN=derivative is not None,
                           derivative=derivative or cell.step, PARAMETERS=_fields(cell), **constants)
 
     @cached_property
@@ -108,17 +95,6 @@ class GeneralModel:
         return gradients
 
 
-_bundles: dict[tuple, Callable] = {}
-
-
-def _bundle(cell: GeneralCell) -> Callable:
-    """One bundle function for each list of shapes, so that equal cells share their kernels."""
-    key = _fields(cell)
-    if key not in _bundles:
-        _bundles[key] = bundle_for(dict(key))
-    return _bundles[key]
-
-
-def _fields(cell: GeneralCell) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def _fields(cell: GeneralCell) -> Fields:
     """Name and shape of everything in ``p``: the parameters, then the constants."""
     return (*cell.shapes.items(), *((name, (1,)) for name, _ in cell.constants))
