@@ -15,6 +15,7 @@ import numpy as np
 from pitsolve.backends.cpu import transfer
 from pitsolve.methods.iteration import Outcome
 from pitsolve.methods.problem import Problem
+from pitsolve.work import Stage
 
 CORRECTIONS = ("none", "diagonal", "full", "auto")
 _LANES = 64  # windows in all, on short sequences; fixed, so that the result does not depend on the machine's threads
@@ -100,6 +101,7 @@ class _Shooting:
         self.starts = problem.h0[windows.row]
         if guessed:
             self.starts[self.follow] = states[windows.row[self.follow], windows.first[self.follow] - 1]
+        self.stages: list[Stage] = []
         self.difference = np.zeros(windows.row.size)  # residual inside a window, where a sweep merged with the one before
 
     def run(self, overlap: int, correction: str, max_iter: int | None, max_memory: int) -> Outcome:
@@ -107,9 +109,11 @@ class _Shooting:
         if overlap:
             self._warm_up(overlap)
         self.ends = self.verbs.sweep(self.problem.x, self.states, self.starts, *self.windows[:])
+        self._count(self.windows.last - self.windows.first)
         self._store_ends()
         moves, mismatch = self._moves()
-        outcome = Outcome(np.zeros_like(stop), np.zeros(stop.size), stop, [self._by_sequence(mismatch)], [])
+        outcome = Outcome(np.zeros_like(stop), np.zeros(stop.size), stop, [self._by_sequence(mismatch)], [],
+                          self.stages)
         order = {"none": None, "auto": None, "diagonal": self.problem.model.DIAGONAL, "full": self.problem.model.BLOCKS}[correction]
         most = self.windows.row.size if max_iter is None else max_iter
         while (moved := ~(mismatch <= self.tol) & moves).any() and len(outcome.steps) < most:
@@ -129,6 +133,10 @@ class _Shooting:
         outcome.first = self._first_wrong(moved)
         return outcome
 
+    def _count(self, steps: np.ndarray) -> None:
+        """Windows that took so many steps each, as work."""
+        self.stages.append(Stage(0, steps.size, int(steps.max(initial=0)), int(steps.sum())))
+
     def _warm_up(self, overlap: int) -> None:
         """Better starts: the states after ``overlap`` steps from the guess; the sweep that follows writes over them."""
         row, first, _ = self.windows[self.follow]
@@ -136,6 +144,7 @@ class _Shooting:
         start = self.starts[self.follow]
         start[begin == 0] = self.problem.h0[row[begin == 0]]
         self.starts[self.follow] = self.verbs.sweep(self.problem.x, self.states, start, row, begin, first)
+        self._count(first - begin)
 
     def _store_ends(self) -> None:
         self.states[self.windows.row, self.windows.last - 1] = self.ends
@@ -153,8 +162,9 @@ class _Shooting:
         """Sweep the windows that moved, from the ends before them, until they meet the states of the last sweep."""
         self.starts[moved] = self.ends[moved - 1]
         ends = self.ends[moved]
-        _, self.difference[moved] = self.verbs.merge(self.problem.x, self.states, self.starts[moved], *self.windows[moved],
-                                                     self.tol, ends)
+        steps, self.difference[moved] = self.verbs.merge(self.problem.x, self.states, self.starts[moved], *self.windows[moved],
+                                                         self.tol, ends)
+        self._count(steps)
         self.ends[moved] = ends
         self.states[self.windows.row[moved], self.windows.last[moved] - 1] = ends
 
@@ -171,6 +181,7 @@ class _Shooting:
         self.starts = new
         self.difference[moved] = 0.0
         self.ends[moved] = self.verbs.sweep(self.problem.x, self.states, new[moved], *self.windows[moved])
+        self._count((self.windows.last - self.windows.first)[moved])
         self._store_ends()
 
     def _transfer(self, order: int, max_memory: int) -> np.ndarray:
@@ -179,6 +190,7 @@ class _Shooting:
         start = np.zeros_like(problem.stop)
         # The Jacobian of the first step of a window belongs to its start, not to the end before it.
         self.states[self.windows.row[self.follow], self.windows.first[self.follow] - 1] = self.starts[self.follow]
+        self.stages.append(Stage(0, int(problem.stop.sum()), 1, int(problem.stop.sum())))
         for begin, end in problem.slabs(model.step_bytes(order), max_memory):
             previous = problem.previous(self.states, begin)
             _, jacobian = model.linearise(order, problem.x, self.states, previous, begin, end, start, problem.stop)
