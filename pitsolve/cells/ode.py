@@ -86,26 +86,30 @@ def implicit(rhs: Callable, c: float, fields: Fields) -> tuple[Callable, Callabl
     def step(p, x, h, new):
         n = h.size
         dt = p.dt[0]
-        rows = h + np.zeros((3, n))  # float64 for float32 states, so that rounding of theirs does not stop Newton's method
-        u, known, change = rows[0], rows[1], rows[2].reshape((n, 1))
+        # Double precision for states of float32 too, so that their rounding does not stop Newton's method.
+        rows = np.full((3, n), h[0] + 0.0)
+        u, known, slope = rows[0], rows[1], rows[2]
+        change = slope.reshape((n, 1))
         scratch, matrix = np.empty((2, n), np.complex128), np.empty((n, n))
+        for i in range(n):
+            u[i] = h[i]
+            known[i] = h[i]
         if c < 1.0:
-            rhs(p, x, rows[2], rows[0])
+            rhs(p, x, u, slope)
             for i in range(n):
-                known[i] = h[i] + dt * (1.0 - c) * u[i]
-                u[i] = h[i]
+                known[i] += dt * (1.0 - c) * slope[i]
         before = math.inf
         for _ in range(ITERATIONS):
-            rhs(p, x, u, rows[2])
+            rhs(p, x, u, slope)
             for i in range(n):
-                change[i, 0] = known[i] + dt * c * change[i, 0] - u[i]
+                slope[i] = known[i] + dt * c * slope[i] - u[i]
             identity(matrix)
             add_slopes(p, x, u, -(c * dt).real, scratch, matrix, False)
             eliminate(matrix, change)
             size, scale = 0.0, 0.0
             for i in range(n):
-                u[i] += change[i, 0]
-                size += abs(change[i, 0].real)
+                u[i] += slope[i]
+                size += abs(slope[i].real)
                 scale += abs(u[i].real) + abs(h[i].real)
             # The error is about the square of the last change; where rounding is larger, changes stop shrinking.
             if size <= 1e-11 * scale or (size <= 1e-8 * scale and size > 0.1 * before):

@@ -27,15 +27,17 @@ def checked_fields(parameters: dict[str, tuple[int, ...]], reserved: str) -> Fie
 def packing(fields: Fields) -> tuple[Callable, Callable, Callable]:
     """Three functions: ``bundle(theta)``, the named tuple of views; ``gather(p, theta)``, its inverse; ``scatter(theta, p)``,
     which adds to the arrays. Equal fields have the same functions, so that equal cells share their kernels."""
-    views, gathered, scattered, offset = [], ["    pass"], ["    pass"], 0
+    views, gathered, scattered, offset = [], ["pass"], ["pass"], 0
     for name, shape in fields:
-        part = f"theta[{offset}:{offset + math.prod(shape)}]"
-        views.append(f"{part}.reshape({shape!r})")
-        gathered.append(f"    {part} = p.{name}.ravel()")
-        scattered.append(f"    flat = p.{name}.ravel()\n    flat += {part}")
-        offset += math.prod(shape)
+        size = math.prod(shape)
+        views.append(f"theta[{offset}:{offset + size}].reshape({shape!r})")
+        loop = f"flat = p.{name}.ravel()\n    for i in range({size}): "  # array expressions take seconds to compile
+        gathered.append(f"{loop} theta[{offset} + i] = flat[i]")
+        scattered.append(f"{loop} flat[i] += theta[{offset} + i]")
+        offset += size
     # The name of a module makes compiled code that uses these functions loadable from the cache.
     names = {"__name__": __name__, "Parameters": namedtuple("Parameters", dict(fields))}
     exec(f"def bundle(theta):\n    return Parameters({', '.join(views)})\n"
-         "def gather(p, theta):\n" + "\n".join(gathered) + "\ndef scatter(theta, p):\n" + "\n".join(scattered), names)
+         "def gather(p, theta):\n    " + "\n    ".join(gathered) + "\n"
+         "def scatter(theta, p):\n    " + "\n    ".join(scattered), names)
     return names["bundle"], names["gather"], names["scatter"]
