@@ -10,12 +10,13 @@ import numpy as np
 Fields = tuple[tuple[str, tuple[int, ...]], ...]  # name and shape of everything in p
 
 
-def checked_fields(parameters: dict[str, tuple[int, ...]], reserved: str) -> Fields:
-    """What a user states as ``parameters``, with ``reserved`` the name of a constant in ``p``."""
+def checked_fields(parameters: dict[str, tuple[int, ...]], reserved: str | None) -> Fields:
+    """What a user states as ``parameters``; ``reserved`` is the name of a constant in ``p``, if there is one."""
+    other = f" other than {reserved!r}" if reserved else ""
     fields = []
     for name, shape in parameters.items():
         if not isinstance(name, str) or not name.isidentifier() or name.startswith("_") or name == reserved:
-            raise ValueError(f"parameters must have names that are Python identifiers other than {reserved!r}, got {name!r}")
+            raise ValueError(f"parameters must have names that are Python identifiers{other}, got {name!r}")
         shape = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
         if not shape or any(not isinstance(size, (int, np.integer)) or size < 1 for size in shape):
             raise ValueError(f"parameters[{name!r}] must be a shape of positive integers, got {shape!r}")
