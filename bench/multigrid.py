@@ -135,7 +135,7 @@ def _curves(case: Case, most: int) -> dict[str, np.ndarray]:
 
 
 def figure(path: Path, steps: int = 1024, most: int = 40) -> None:
-    """Residual against evaluations of f, and against the critical path, for all methods on one problem each panel row."""
+    """Residual against evaluations of f, and against the critical path, for all methods on two problems."""
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot
@@ -144,11 +144,12 @@ def figure(path: Path, steps: int = 1024, most: int = 40) -> None:
     for line, (scale, words) in zip(axes, ((1.0, "random weights"), (3.0, "recurrent weights x 3")), strict=True):
         for name, points in _curves(Case(1, steps, scale), most).items():
             for axis, column in zip(line, (0, 1), strict=True):
-                axis.loglog(points[:, column] / steps, points[:, 2], ".-", label=name, color=COLOURS[name])
+                axis.loglog(points[:, column] / steps, points[:, 2], "--" if "elk" in name else "-", marker=".", label=name,
+                            color=COLOURS[name])
         line[0].set_ylabel("max residual")
         line[0].set_title(f"work, {words}")
         line[1].set_title(f"critical path, {words}")
-        line[0].set_xlabel("steps evaluated / T")
+        line[0].set_xlabel("steps evaluated / T, Jacobians and scans not counted")
         line[1].set_xlabel("steps one after the other / T")
         for axis in line:
             axis.axvline(1.0, color="black", linewidth=0.8, linestyle=":")
@@ -170,4 +171,4 @@ def run(quick: bool, picture: Path | None = None) -> dict[str, Any]:
         machine.print_table("the whole solve against our own sequential loop", solves)
         if picture is not None:
             figure(picture, steps)
-    return {"cycles": rows, "solves": solves}
+    return {"pymgrit": machine.version("pymgrit"), "cycles": rows, "solves": solves}
