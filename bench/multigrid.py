@@ -154,7 +154,7 @@ def figure(path: Path, steps: int = 1024, most: int = 40) -> None:
         for axis in line:
             axis.axvline(1.0, color="black", linewidth=0.8, linestyle=":")
             axis.grid(alpha=0.3)
-    axes[0, 0].legend(fontsize="small")
+    picture.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     picture.suptitle(f"Implicit GRU, n = {HIDDEN}, T = {steps}; dotted: the loop")
     picture.savefig(path, dpi=130)
     print(f"\nfigure: {path}")
