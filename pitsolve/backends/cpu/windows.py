@@ -42,7 +42,7 @@ def sweep(x, states, starts, sourced, source, weight, ratio, row, first, last, b
     """
     for number in prange(rings.shape[0]):
         sweep_task(x, states, starts, sourced, source, weight, ratio, row, first, last, block, places, index, rings, sums,
-                   tolerance, ends, steps, differences, np.int64(number))  # prange counts unsigned: another compilation
+                   tolerance, ends, steps, differences, np.int64(number))
 
 
 @kernel

@@ -54,9 +54,9 @@ def pull(x, states, previous, carries, starts, mode, source, weight, to_hidden, 
     task stops where c has fallen below ``tolerance``.
     """
     for number in prange(rings.shape[0]):
-        pull_task(x, states, previous, carries, starts, mode, source, weight, to_hidden, to_input, ratio, row, first, last, block,
-                  places, index, rings, sums, rings_c, gate, dx, pulled, batch, packed, partial, totals, biases, tolerance, ends,
-                  np.int64(number))
+        pull_task(x, states, previous, carries, starts, mode, source, weight, to_hidden, to_input, ratio, row, first, last,
+                  block, places, index, rings, sums, rings_c, gate, dx, pulled, batch, packed, partial, totals, biases,
+                  tolerance, ends, np.int64(number))
 
 
 @kernel
