@@ -1,13 +1,15 @@
-"""Checks of the options of ``mgrit`` and ``parareal``, and what they default to."""
+"""Checks of the options of ``shooting``, ``mgrit`` and ``parareal``, and what they default to."""
 
 from __future__ import annotations
 
+import functools
 import re
 
 import numpy as np
 
 from pitsolve import check
 from pitsolve.methods.problem import Problem
+from pitsolve.methods.shooting import CORRECTIONS
 
 
 def _ratio(name: str, value: object) -> int:
@@ -53,6 +55,11 @@ GRIDS = {"levels": check.count, "coarsening": _coarsening, "cycle": _cycle, "rel
 MGRIT = {**GRIDS, "relative": check.flag}
 ADJOINT = {**GRIDS, "cycles": check.count, "tol": check.positive}
 PARAREAL = {"window": _ratio}
+SHOOTING = {"window": check.count, "overlap": check.length, "correction": functools.partial(check.choice, valid=CORRECTIONS)}
+
+
+def settle_shooting(problem: Problem, options: dict, guess: object) -> dict:
+    return {**options, "guessed": guess is not None}
 
 
 def coarsens(problem: Problem) -> None:

@@ -20,6 +20,7 @@ from pitsolve.methods.parareal import parareal
 from pitsolve.methods.picard import picard
 from pitsolve.methods.problem import Problem
 from pitsolve.methods.sequential import sequential
+from pitsolve.methods.shooting import shooting
 from pitsolve.solution import ConvergenceError, Solution, Status
 from pitsolve.work import Work, loop_stage, pointwise_stages
 
@@ -29,9 +30,10 @@ _MAX_MEMORY = 32 << 20  # bytes of scratch; larger slabs of Jacobians fall out o
 @dataclass(frozen=True)
 class _Method:
     run: Callable[..., Outcome]
-    max_iter: int
+    max_iter: int | None
     options: dict[str, Callable]
     settle: Callable[..., dict] = lambda problem, options, guess: options  # checks of several arguments together, defaults
+    fills: bool = True  # whether it needs a first iterate at every step, also where the user gives none
     scans: bool = False
     tolerance: Callable[..., float] = lambda problem, options: default_tolerance(problem.h0.dtype)
 
@@ -45,6 +47,7 @@ _METHODS = {
     "quasi-deer": _Method(quasi_deer, 300, _DAMPING, scans=True),
     "elk": _Method(elk, 100, _TRUST, scans=True),
     "quasi-elk": _Method(quasi_elk, 300, _TRUST, scans=True),
+    "shooting": _Method(shooting, None, {**check_windows.SHOOTING, **_SLABS}, check_windows.settle_shooting, fills=False),
     "mgrit": _Method(mgrit, 100, check_windows.MGRIT, check_windows.settle_mgrit, tolerance=check_windows.mgrit_tolerance),
     "parareal": _Method(parareal, 100, check_windows.PARAREAL, check_windows.settle_parareal,
                         tolerance=check_windows.parareal_tolerance),
@@ -76,11 +79,11 @@ def prepare(cell: Cell, params: Parameters, x, h0, lengths) -> tuple[Problem, bo
     return Problem(bind(cell, params, h0.dtype), x, h0, stop, params), batched
 
 
-def _start(problem: Problem, guess: np.ndarray | None, iterative: bool) -> np.ndarray:
+def _start(problem: Problem, guess: np.ndarray | None, needed: bool) -> np.ndarray:
     """Memory for the states: zero past the end of each sequence, the first iterate before it if there is one."""
     batch, steps, n = problem.x.shape[0], problem.steps, problem.h0.shape[1]
     states = aligned((batch, steps, n), problem.h0.dtype)
-    if iterative:
+    if needed or guess is not None:
         states[...] = problem.h0[:, None] if guess is None else guess
     for b in np.flatnonzero(problem.stop < steps):
         states[b, problem.stop[b]:] = 0.0
@@ -178,7 +181,7 @@ def solve(
         guess = check.states_like("guess", guess, problem.x.shape[0], problem.steps, cell, batched)
         check.same_dtype({"params and x": problem.h0, "guess": guess})
         check.finite_to("guess", guess, problem.stop)
-    states = _start(problem, guess, method != "sequential")
+    states = _start(problem, guess, chosen is not None and chosen.fills)
     if method == "sequential":
         sequential(problem, states)
         status, outcome = Status.SEQUENTIAL, _nothing_iterated(problem)

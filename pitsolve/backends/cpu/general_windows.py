@@ -37,6 +37,38 @@ def sweep_window(theta, x, source, start, states, end, b, first, last):
 
 
 @kernel(parallel=True)
+def merge(theta, x, tolerance, starts, states, ends, row, first, last, steps, differences):
+    """Every window again, until a new state agrees with the stored one; ``starts`` is worked on."""
+    for w in prange(row.size):
+        merge_window(theta, x, tolerance, starts[w], states, ends[w], row[w], first[w], last[w], steps, differences, w)
+
+
+@kernel
+def merge_window(theta, x, tolerance, h, states, end, b, first, last, steps, differences, w):
+    p = bundle(theta)
+    differences[w] = 0.0
+    steps[w] = last - first
+    for t in range(first, last):
+        step(p, x[b, t], h, end)
+        stored = states[b, t]
+        difference = 0.0
+        for i in range(end.size):
+            change = abs(end[i] - stored[i]) / max(1.0, abs(stored[i]))
+            if not change <= difference:
+                difference = change
+        if difference <= tolerance:
+            differences[w] = difference
+            steps[w] = t + 1 - first
+            for i in range(end.size):
+                end[i] = states[b, last - 1, i]
+            break
+        for i in range(end.size):
+            h[i] = end[i]
+            if t < last - 1:
+                stored[i] = end[i]
+
+
+@kernel(parallel=True)
 def pull(jacobian, before, after, starts, carries, ends, row, first, last):
     """The same backward with the transposed Jacobians (B, T, 1, n, n)."""
     for w in prange(row.size):
@@ -82,6 +114,16 @@ class GeneralWindows:
         self._kernel(sweep, SOURCE=source is not None)(
             self._theta, x, added, starts, states, ends, row, first, last)
         return ends
+
+    def merge(self, x, states, starts, row, first, last, tol, ends) -> tuple[np.ndarray, np.ndarray]:
+        """The same again from other starts, over the states of before, until a new state agrees with the old one within ``tol``.
+
+        The agreeing state is not written, so that the difference is the residual that remains. Windows that run to their end
+        update ``ends``. Returns the steps done and the difference of every window.
+        """
+        steps, differences = np.zeros(row.size, np.int64), np.zeros(row.size)
+        self._kernel(merge)(self._theta, x, tol, starts.copy(), states, ends, row, first, last, steps, differences)
+        return steps, differences
 
     def pull(self, x, states, previous, carries, starts, row, first, last, before=None, after=None) -> np.ndarray:
         """c = J_t^T (c + before_t) + after_t backward through every window, from ``starts``, J_t = df/dh (h_{t-1}, x_t).
