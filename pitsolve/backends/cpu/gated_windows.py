@@ -184,7 +184,7 @@ class GatedWindows:
             x, states, previous, carries, starts, mode, source, self._weight, *self._transposed, cell.ratio, row, first, last, block,
             places, self._index.take("index", tasks, 6, self.width), take("ring", tasks, (block + 1) * slot + 2 * self.width),
             take("sums", tasks, gates // self._units * self._rows * self.width),
-            take("ring_c", tasks, (block + 1) * slot_c + self.width), take("gate", tasks, gates * self.width), totals["x"],
+            take("ring_c", tasks, (2 * block + 1) * slot_c + self.width), take("gate", tasks, gates * self.width), totals["x"],
             take("pulled", tasks, block * slot_x + self.width if accumulate else 1),
             take("batch", tasks, gates if accumulate else 1, row_of_batch),
             take("packed", tasks, columns * row_of_batch), take("partial", tasks, gates if accumulate else 1, columns),
