@@ -25,12 +25,12 @@ def naive_multiply(p, x, h, ratio=1):
 
 
 def implicit(p, x, h, new, ratio):
-    """Three gated units; the implicit step of ``ratio``."""
-    for i in range(3):
+    """Two gated units; the implicit step of ``ratio``."""
+    for i in range(2):
         a, c = p.bias[0, i], p.bias[1, i]
         for j in range(2):
             a, c = a + p.inputs[0, i, j] * x[j], c + p.inputs[1, i, j] * x[j]
-        for j in range(3):
+        for j in range(2):
             a, c = a + p.weight[0, i, j] * h[j], c + p.weight[1, i, j] * h[j]
         a = ratio * (0.5 + 0.5 * math.tanh(0.5 * a))
         new[i] = (h[i] + a * math.tanh(c)) / (1.0 + a)
@@ -38,11 +38,11 @@ def implicit(p, x, h, new, ratio):
 
 def unit_step(p, x, h, new):
     """The same for ratio one, written out: a custom step may call compiled functions only."""
-    for i in range(3):
+    for i in range(2):
         a, c = p.bias[0, i], p.bias[1, i]
         for j in range(2):
             a, c = a + p.inputs[0, i, j] * x[j], c + p.inputs[1, i, j] * x[j]
-        for j in range(3):
+        for j in range(2):
             a, c = a + p.weight[0, i, j] * h[j], c + p.weight[1, i, j] * h[j]
         a = 0.5 + 0.5 * math.tanh(0.5 * a)
         new[i] = (h[i] + a * math.tanh(c)) / (1.0 + a)
@@ -85,7 +85,7 @@ class Grid:
 GRIDS = {
     "scalar": Grid(ps.cells.custom(multiply, 1, 1, parameters={"lam": (1,), "mu": (1,)}, coarse=multiply_coarsely),
                    naive_multiply),
-    "gated": Grid(ps.cells.custom(unit_step, 3, 2, parameters={"bias": (2, 3), "inputs": (2, 3, 2), "weight": (2, 3, 3)},
+    "gated": Grid(ps.cells.custom(unit_step, 2, 2, parameters={"bias": (2, 2), "inputs": (2, 2, 2), "weight": (2, 2, 2)},
                                   coarse=implicit), naive_implicit),
     "gru": Grid(ps.cells.GRU(3, 5), twin.power_gru),
     "ode": Grid(ps.cells.ODE(decay, 1, dt=10 / 1024, scheme="backward_euler", parameters={"rate": (1,)}), naive_decay),

@@ -58,7 +58,7 @@ def test_a_converged_gradient_is_the_sequential_one(grid):
 def test_truncated_adjoints_are_those_of_the_naive_twin(loss, nested, relaxation):
     params, x, h0, solution, dstates = case(GATED, 37, loss=loss)
     states = np.concatenate([h0[None], solution.states])
-    sources = np.concatenate([np.zeros((1, 3)), dstates])
+    sources = np.concatenate([np.zeros((1, 2)), dstates])
     for cycles in (1, 2):
         gradient = ps.gradient(GATED.cell, params, x, solution, dstates, h0, method="mgrit", cycles=cycles, levels=3,
                                coarsening=(3, 2), relaxation=relaxation, nested=nested)

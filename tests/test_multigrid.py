@@ -202,7 +202,7 @@ def test_fewer_levels_than_asked_for_are_reported():
 
 def test_an_empty_batch():
     params, x, h0 = GATED.problem(9, batch=0)
-    assert mgrit(GATED.cell, params, x, h0).states.shape == (0, 9, 3)
+    assert mgrit(GATED.cell, params, x, h0).states.shape == (0, 9, 2)
 
 
 def unstable(p, x, u, out):
@@ -301,7 +301,7 @@ def test_every_method_states_its_work(method):
     ({"weight": 0.0}, ValueError, "weight must be positive"),
     ({"levels": 0}, ValueError, "levels must be at least 1, got 0"),
     ({"nested": 1}, TypeError, "nested must be True or False, got 1"),
-    ({"nested": True, "guess": np.zeros((8, 3))}, ValueError, "guess is not used with nested=True"),
+    ({"nested": True, "guess": np.zeros((8, 2))}, ValueError, "guess is not used with nested=True"),
     ({"nested": True, "skip_first": True}, ValueError, "two ways to start"),
     ({"window": 4}, TypeError, "'mgrit' has no option 'window'"),
     ({"max_memory": 4}, TypeError, "'mgrit' has no option 'max_memory'"),

@@ -91,7 +91,7 @@ def test_the_default_window_is_the_square_root_of_the_length():
 @pytest.mark.parametrize(("options", "error", "message"), [
     ({"window": 1}, ValueError, "window must be at least 2 .*got 1"),
     ({"window": 4.0}, TypeError, "window must be an integer, got 4.0"),
-    ({"guess": np.zeros((8, 3))}, ValueError, "guess is not used by method 'parareal'"),
+    ({"guess": np.zeros((8, 2))}, ValueError, "guess is not used by method 'parareal'"),
     ({"levels": 2}, TypeError, "'parareal' has no option 'levels'; it takes window"),
 ])
 def test_bad_options_of_the_method(options, error, message):

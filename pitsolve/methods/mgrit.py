@@ -65,7 +65,7 @@ def _cycle(levels: list[Level], number: int, kind: str, sweeps: tuple[int, ...],
 def _from_coarsest(levels: list[Level], sweeps: tuple[int, ...], weight: float, cycles: bool) -> None:
     """Solve on the coarsest grid and walk up, with one V-cycle on each level between (nested iteration) or without."""
     for level in levels[1:]:
-        level.g = level.step.forcing(level.u, level.active_stop)
+        level.forcing()
     levels[-1].solve()
     for number in reversed(range(len(levels) - 1)):
         _correct(levels[number], levels[number + 1])
