@@ -55,6 +55,7 @@ GRIDS = {"levels": check.count, "coarsening": _coarsening, "cycle": _cycle, "rel
 MGRIT = {**GRIDS, "relative": check.flag}
 ADJOINT = {**GRIDS, "cycles": check.count, "tol": check.positive}
 PARAREAL = {"window": _ratio}
+GRADIENT = {"mgrit": ADJOINT, "shooting": {"window": check.count, "tol": check.positive}}
 SHOOTING = {"window": check.count, "overlap": check.length, "correction": functools.partial(check.choice, valid=CORRECTIONS)}
 
 

@@ -9,11 +9,12 @@ from pitsolve.backends.cpu.scan import scan
 from pitsolve.cells.base import Cell, GatedCell, Parameters
 from pitsolve.methods.mgrit import adjoint_mgrit
 from pitsolve.methods.problem import Problem
+from pitsolve.methods.shooting_adjoint import adjoint_shooting, carries_by_shooting
 from pitsolve.solution import Gradient, Solution
-from pitsolve.solve import prepare
+from pitsolve.solve import default_tolerance, prepare
 from pitsolve.work import Stage, Work, loop_stage, pointwise_stages
 
-METHODS = ("auto", "sequential", "scan", "mgrit")
+METHODS = ("auto", "sequential", "scan", "shooting", "mgrit")
 _MAX_MEMORY = 4 << 20  # bytes of scratch: a slab of partial derivatives stays in the second-level cache
 
 
@@ -76,7 +77,7 @@ def gradient(
     """
     check.choice("method", method, METHODS)
     check.backend_name(backend)
-    options = check.options(method, options, check_windows.ADJOINT if method == "mgrit" else {})
+    options = check.options(method, options, check_windows.GRADIENT.get(method, {}))
     if not isinstance(solution, Solution):
         raise TypeError(f"solution must be what pitsolve.solve returned, got {type(solution).__name__}")
     problem, batched = prepare(cell, params, x, h0, solution.lengths)
@@ -95,15 +96,24 @@ def gradient(
         options = check_windows.settle_adjoint(problem, options)
         carries, errors, stages, levels = adjoint_mgrit(problem, states, dstates, **options)
         by_params, dh0, estimate = *_by_carries(problem, states, dstates, carries, dx), errors[one]
+    elif method == "shooting":
+        options = {"tol": default_tolerance(states.dtype), **options}
+        if isinstance(cell, GatedCell):
+            by_params, dh0 = adjoint_shooting(problem, states, dstates, dx, **options)
+        else:
+            carries = carries_by_shooting(problem, states, dstates, **options)
+            by_params, dh0 = _by_carries(problem, states, dstates, carries, dx)
     else:
         by_params, dh0 = _adjoint(problem, states, dstates, dx, method)
     return Gradient(params=by_params, x=dx[one] if cell.input_size else None, h0=dh0[one], method=method,
-                    error_estimate=estimate, work=Work(tuple(stages), loop_stage(problem.stop), levels))
+                    error_estimate=estimate, work=stages and Work(tuple(stages), loop_stage(problem.stop), levels))
 
 
-def _stages(method: str, stop: np.ndarray) -> list[Stage]:
-    """The work of the adjoint recurrence by the loop or by a scan."""
-    return [loop_stage(stop)] if method == "sequential" else pointwise_stages(np.minimum(stop, 1), stop, scans=True)
+def _stages(method: str, stop: np.ndarray) -> list[Stage] | None:
+    """The work of the adjoint recurrence by the loop or by a scan; None for methods that count for themselves."""
+    if method == "sequential":
+        return [loop_stage(stop)]
+    return pointwise_stages(np.minimum(stop, 1), stop, scans=True) if method == "scan" else None
 
 
 def _adjoint(problem: Problem, states: np.ndarray, dstates: np.ndarray, dx: np.ndarray, method: str):

@@ -127,8 +127,9 @@ class Gradient:
         How the adjoint recurrence was solved, after ``"auto"`` was resolved.
     error_estimate : (B,) or scalar float, or None
         Estimated relative error of the adjoint states of each sequence; None for methods that are exact.
-    work : Work
-        Steps of the adjoint recurrence, on which grids, and the critical path; parameter gradients are not counted.
+    work : Work or None
+        Steps of the adjoint recurrence, on which grids, and the critical path; parameter gradients are not counted. None for
+        ``shooting``.
     """
 
     params: dict[str, np.ndarray]

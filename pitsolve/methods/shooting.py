@@ -21,6 +21,7 @@ CORRECTIONS = ("none", "diagonal", "full", "auto")
 _LANES = 64  # windows in all, on short sequences; fixed, so that the result does not depend on the machine's threads
 _SHORTEST, _LONGEST = 32, 1024  # steps of a window by default
 _PATIENCE = 3  # sweeps without correction that "auto" is ready to expect
+_LIMIT = 1e8  # bound on corrected starts, as on iterates of Newton's method
 _SMALL = 4  # state sizes up to which exact window Jacobians cost little
 
 
@@ -84,8 +85,8 @@ def shooting(problem: Problem, states: np.ndarray, *, tol: float, max_iter: int 
 
     References
     ----------
-    Keller, "Numerical methods for two-point boundary-value problems", 1968 (multiple shooting); Chartier and Philippe, Computing
-    51 (1993) 209-236, eq. 2.4 (parallel shooting for initial values).
+    Keller, "Numerical methods for two-point boundary-value problems", 1968 (multiple shooting); Chartier and Philippe,
+    "A parallel shooting technique for solving dissipative ODE's", Computing 51 (1993).
     """
     windows = Windows.cut(problem.stop, window or default_window(problem.stop.size, problem.steps))
     return _Shooting(problem, states, windows, guessed, tol).run(overlap, correction, max_iter, max_memory)
@@ -112,9 +113,8 @@ class _Shooting:
         self._count(self.windows.last - self.windows.first)
         self._store_ends()
         moves, mismatch = self._moves()
-        outcome = Outcome(np.zeros_like(stop), np.zeros(stop.size), stop, [self._by_sequence(mismatch)], [],
-                          self.stages)
-        order = {"none": None, "auto": None, "diagonal": self.problem.model.DIAGONAL, "full": self.problem.model.BLOCKS}[correction]
+        outcome = Outcome(np.zeros_like(stop), np.zeros(stop.size), stop, [self._by_sequence(mismatch)], [], self.stages)
+        order = {"diagonal": self.problem.model.DIAGONAL, "full": self.problem.model.BLOCKS}.get(correction)
         most = self.windows.row.size if max_iter is None else max_iter
         while (moved := ~(mismatch <= self.tol) & moves).any() and len(outcome.steps) < most:
             outcome.iterations += np.bincount(self.windows.row, moved, stop.size) > 0
@@ -174,8 +174,8 @@ class _Shooting:
         new = self.starts.copy()
         for w in self.follow:
             new[w] = self.ends[w - 1] + transfer.apply(products, w - 1, new[w - 1] - self.starts[w - 1])
-        # Where the linear model leads astray, the end itself is the better start.
-        wild = ~(np.abs(new[self.follow]) <= 2.0 * np.maximum(1.0, np.abs(self.ends[self.follow - 1]))).all(axis=1)
+        # Where the linear model overshoots all bounds, the end itself is the better start.
+        wild = ~(np.abs(new[self.follow]) <= _LIMIT).all(axis=1)
         new[self.follow[wild]] = self.ends[self.follow[wild] - 1]
         moved = np.flatnonzero((new != self.starts).any(axis=1))
         self.starts = new

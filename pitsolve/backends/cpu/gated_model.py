@@ -108,7 +108,8 @@ class GatedModel:
     @functools.cached_property
     def windows(self) -> GatedWindows:
         """The verbs on windows of time."""
-        return GatedWindows(self.cell, self._params, self._dense(self._params["weight_hh"]))
+        columns = self._head_columns() if self.cell.heads > 1 else None
+        return GatedWindows(self.cell, self._params, self._dense(self._params["weight_hh"]), columns)
 
     def _head_columns(self) -> np.ndarray:
         """For every row of weight_hh, the columns of the dense matrix that it holds: those of the unit's own head."""

@@ -8,8 +8,8 @@ import math
 import numpy as np
 
 from pitsolve.backends.cpu import windows, windows_adjoint
-from pitsolve.backends.cpu.windows_adjoint import AFTER, BEFORE, NONE
 from pitsolve.backends.cpu.simd import register_bytes
+from pitsolve.backends.cpu.windows_adjoint import AFTER, BEFORE, NONE
 from pitsolve.backends.cpu.workspace import Workspace, aligned_zeros
 from pitsolve.cells.base import GatedCell, Parameters
 from pitsolve.compile import specialise
@@ -22,17 +22,17 @@ _VECTORS = 2  # vectors of windows in one task: with 8 rows, 16 accumulators, tw
 def _layout(parts: int, hidden: int, inputs: int, units: int, lanes: int, width: int) -> tuple[int, int, np.ndarray]:
     """Steps of a block, numbers in a slot, and where the numbers of consecutive steps stand in the ring.
 
-    A block is so long that whole squares of inputs and states move where the sizes allow. Numbers beyond the end of a block
-    go to a row that nobody reads.
+    A block is so long that whole squares of inputs and states move where the sizes allow. The rest of a square goes to the last
+    row of a slot, which nobody reads.
     """
     block = max(lanes // math.gcd(lanes, size) for size in (parts * hidden, max(1, inputs)))
     stride = units + inputs + 1
-    slot = (1 + parts * (stride + units)) * width
+    slot = (2 + parts * (stride + units)) * width
     part, unit, step = np.arange(parts)[:, None], np.arange(hidden), np.arange(block)[:, None] * slot
     state = ((1 + part * stride + unit) * width).ravel()
     added = ((1 + parts * stride + part * units + unit) * width).ravel()
     tables = [state, step + (units + 1 + np.arange(inputs)) * width, step + added, step + slot + state]
-    return block, slot, _table(tables, block * max(parts * hidden, inputs) + 2 * lanes, (block + 1) * slot)
+    return block, slot, _table(tables, block * max(parts * hidden, inputs) + 2 * lanes, slot - width)
 
 
 @functools.lru_cache
@@ -42,12 +42,12 @@ def _adjoint_layout(parts: int, hidden: int, inputs: int, units: int, rows: int,
     length = forward.shape[1]
     step = np.arange(block)[:, None]
     c = ((np.arange(parts)[:, None] * units + np.arange(hidden)) * width).ravel()
-    slot_c, slot_x = parts * units * width, -(-inputs // rows) * rows * width
+    slot_c, slot_x = (parts * units + 1) * width, -(-inputs // rows) * rows * width
     state = step * slot + forward[0, :parts * hidden]
-    ring = _table([c, forward[1, :block * inputs], forward[2, :block * parts * hidden], state], length, (block + 1) * slot)
-    ring[0, c.size:] = (block + 1) * slot_c
+    ring = _table([c, forward[1, :block * inputs], forward[2, :block * parts * hidden], state], length, slot - width)
+    ring[0, c.size:] = slot_c - width
     places = np.vstack([ring, _table([step * slot_x + np.arange(inputs) * width], length, block * slot_x),
-                        _table([step * slot_c + c], length, (block + 1) * slot_c)])
+                        _table([step * slot_c + c], length, slot_c - width)])
     return block, slot, slot_c, slot_x, places
 
 
@@ -62,8 +62,8 @@ def _table(rows: list[np.ndarray], length: int, unused: int) -> np.ndarray:
 class GatedWindows:
     """Windows are half-open ranges [first, last) of the steps of sequence ``row``; each lane of a vector holds one."""
 
-    def __init__(self, cell: GatedCell, params: Parameters, dense: np.ndarray):
-        self.cell = cell
+    def __init__(self, cell: GatedCell, params: Parameters, dense: np.ndarray, head_columns: np.ndarray | None):
+        self.cell, self._head_columns = cell, head_columns
         self.dtype = dense.dtype
         self.work, self._index = Workspace(self.dtype), Workspace(np.dtype(np.int64))
         self.lanes = register_bytes() // self.dtype.itemsize
@@ -101,13 +101,13 @@ class GatedWindows:
     def _sweep(self, x, states, starts, row, first, last, source, tolerance, ends):
         cell, tasks = self.cell, -(-row.size // self.width)
         block, slot, places = _layout(cell.PARTS, cell.hidden_size, cell.input_size, self._units, self.lanes, self.width)
-        ring = self.work.take("ring", tasks, (block + 1) * slot + 2 * self.width)
+        ring = self.work.take("ring", tasks, (block + 1) * slot + self.width)
         sums = self.work.take("sums", tasks, 2 * cell.GATES * self._rows * self.width)
         index = self._index.take("index", tasks, 5, self.width)
         steps, differences = np.zeros(tasks, np.int64), np.zeros(tasks)
         specialise(windows.sweep, **self._constants)(
-            x, states, starts, source is not None, states if source is None else source, self._weight, cell.ratio, row, first, last,
-            block, places, index, ring, sums, tolerance, ends, steps, differences)
+            x, states, starts, source is not None, states if source is None else source, self._weight, cell.ratio, row, first,
+            last, block, places, index, ring, sums, tolerance, ends, steps, differences)
         return steps, differences
 
     def sweep(self, x, states, starts, row, first, last, source=None) -> np.ndarray:
@@ -150,27 +150,32 @@ class GatedWindows:
         return {"x": dx, "weights": np.zeros((tasks, rows, blocks * columns)),
                 "biases": np.zeros((tasks, rows * self.lanes), self.dtype)}
 
-    def accumulate(self, totals, x, states, previous, starts, row, first, last, before=None, tol=0.0) -> tuple[np.ndarray, int]:
-        """Like :func:`pull`, adding to the parameter gradients and to dL/dx in place of keeping c; also the steps done.
+    def accumulate(self, totals, x, states, previous, starts, row, first, last, before=None, tol=0.0) -> np.ndarray:
+        """Like :func:`pull`, adding to the parameter gradients and to dL/dx in place of keeping c.
 
         Without ``before`` it adds what a change of ``starts`` does, until c falls below ``tol``.
         """
         ends = np.empty_like(starts)
         mode, source = (NONE, states) if before is None else (BEFORE, before)
-        steps = self._pull(x, states, previous, states, starts, row, first, last, source, mode, totals, ends, True, tol)
-        return ends, int(steps.max(initial=0))
+        self._pull(x, states, previous, states, starts, row, first, last, source, mode, totals, ends, True, tol)
+        return ends
 
     def finish(self, totals) -> Parameters:
-        """The parameter gradients, from the sums of all tasks; ``weight_hh`` with the columns of all heads."""
+        """The parameter gradients, from the sums of all tasks."""
         cell, n, m = self.cell, self.cell.hidden_size, self.cell.input_size
         weights = totals["weights"].sum(axis=0).reshape(2, cell.GATES, self._units, -1)[:, :, :n]
-        biases = totals["biases"].reshape(-1, 2, cell.GATES, self._units, self.lanes).sum(axis=(0, 4), dtype=np.float64)[:, :, :n]
+        biases = totals["biases"].reshape(-1, 2, cell.GATES, self._units, self.lanes)[:, :, :, :n]
+        biases = biases.sum(axis=(0, 4), dtype=np.float64)
         by_input = np.concatenate([weights[0, :cell.SUMMED], weights[1, cell.SUMMED:]])
-        gradients = {"weight_ih": by_input[:, :, n:n + m].reshape(-1, m), "weight_hh": weights[0, :, :, :n].reshape(-1, n),
+        by_state = weights[0, :, :, :n].reshape(-1, n)
+        if cell.heads > 1:
+            by_state = np.take_along_axis(by_state, self._head_columns, axis=1)
+        gradients = {"weight_ih": by_input[:, :, n:n + m].reshape(-1, m), "weight_hh": by_state,
                      "bias_ih": biases[1].ravel(), "bias_hh": biases[0].ravel()}
-        return {name: value.astype(self.dtype) for name, value in gradients.items()}
+        return {name: np.ascontiguousarray(value, self.dtype) for name, value in gradients.items()}
 
-    def _pull(self, x, states, previous, carries, starts, row, first, last, source, mode, totals, ends, accumulate=False, tol=0.0):
+    def _pull(self, x, states, previous, carries, starts, row, first, last, source, mode, totals, ends, accumulate=False,
+              tol=0.0) -> None:
         cell, tasks = self.cell, -(-row.size // self.width)
         block, slot, slot_c, slot_x, places = _adjoint_layout(
             cell.PARTS, cell.hidden_size, cell.input_size, self._units, self._rows, self.lanes, self.width)
@@ -179,14 +184,12 @@ class GatedWindows:
         row_of_batch = steps_of_batch * self.width
         columns = totals["weights"].shape[2]
         take = self.work.take
-        steps = np.zeros(tasks, np.int64)
         specialise(windows_adjoint.pull, **self._constants, ACCUMULATE=accumulate, OUTER_VECTORS=self._columns // self.lanes)(
-            x, states, previous, carries, starts, mode, source, self._weight, *self._transposed, cell.ratio, row, first, last, block,
-            places, self._index.take("index", tasks, 6, self.width), take("ring", tasks, (block + 1) * slot + 2 * self.width),
-            take("sums", tasks, gates // self._units * self._rows * self.width),
-            take("ring_c", tasks, (2 * block + 1) * slot_c + self.width), take("gate", tasks, gates * self.width), totals["x"],
-            take("pulled", tasks, block * slot_x + self.width if accumulate else 1),
+            x, states, previous, carries, starts, mode, source, self._weight, *self._transposed, cell.ratio, row, first, last,
+            block, places, self._index.take("index", tasks, 6, self.width),
+            take("ring", tasks, (block + 1) * slot + self.width),
+            take("sums", tasks, 2 * cell.GATES * self._rows * self.width), take("ring_c", tasks, (block + 1) * slot_c),
+            take("gate", tasks, gates * self.width), totals["x"], take("pulled", tasks, block * slot_x + self.width if accumulate else 1),
             take("batch", tasks, gates if accumulate else 1, row_of_batch),
             take("packed", tasks, columns * row_of_batch), take("partial", tasks, gates if accumulate else 1, columns),
-            totals["weights"], totals["biases"], tol, ends, steps)
-        return steps
+            totals["weights"], totals["biases"], tol, ends)

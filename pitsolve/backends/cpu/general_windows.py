@@ -116,10 +116,10 @@ class GeneralWindows:
         return ends
 
     def merge(self, x, states, starts, row, first, last, tol, ends) -> tuple[np.ndarray, np.ndarray]:
-        """The same again from other starts, over the states of before, until a new state agrees with the old one within ``tol``.
+        """The same again from other starts, over the states of before, until a new state agrees with the old one.
 
-        The agreeing state is not written, so that the difference is the residual that remains. Windows that run to their end
-        update ``ends``. Returns the steps done and the difference of every window.
+        Agreement is within ``tol``. The agreeing state is not written, so that the difference is the residual that remains.
+        Windows that run to their end update ``ends``. Returns the steps done and the difference of every window.
         """
         steps, differences = np.zeros(row.size, np.int64), np.zeros(row.size)
         self._kernel(merge)(self._theta, x, tol, starts.copy(), states, ends, row, first, last, steps, differences)

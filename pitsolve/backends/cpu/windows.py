@@ -4,7 +4,7 @@ A matrix-vector product of one window is bound by the latency of the recurrence;
 product, bound by throughput. A task holds ``LANES * VECTORS`` windows in a ring of slots, one slot a step. The rows of a
 slot, each a number for every window, are
 
-    1, h (units), x (m), 1, then c (units) and so on for further parts, then the source g of every part,
+    1, h (units), x (m), 1, then c (units) and so on for further parts, then the source g of every part, then one unused,
 
 so that one tile multiplies [bias_hh, W_hh, W_ih, bias_ih] by consecutive rows. A step reads slot j and writes the new state
 into slot j + 1; after a block of steps, whole squares of states leave for memory and of inputs come in.
@@ -37,7 +37,7 @@ def sweep(x, states, starts, sourced, source, weight, ratio, row, first, last, b
 
     g is ``source`` (B, T, S) if ``sourced``, else zero. With a ``tolerance`` of zero or more, a task stops before the first
     block whose states all agree with the stored ones within it. ``steps`` receives how far each task went, ``differences`` the
-    largest difference in the block that agreed.
+    largest difference in the block that agreed, or zero.
     """
     for task in prange(rings.shape[0]):
         sweep_task(x, states, starts, sourced, source, weight, ratio, row, first, last, block, places, index[task],
@@ -72,7 +72,7 @@ def sweep_task(x, states, starts, sourced, source, weight, ratio, row, first, la
             limit(index, size, t + now, 0)
             difference = largest_mismatch(states, index[STATES], t * size, index[HERE], ring, places[OUT], now * size)
             merged = difference <= tolerance
-            differences[task] = difference
+            differences[task] = difference if merged else 0.0
         if not merged:
             for j in range(1, now + 1):
                 finish(index, t + j, size, ends, ring, places[START], j * slot)
@@ -85,7 +85,7 @@ def sweep_task(x, states, starts, sourced, source, weight, ratio, row, first, la
 
 @inline
 def slot_size(units, m):
-    return (1 + PARTS * (2 * units + m + 1)) * LANES * VECTORS
+    return (2 + PARTS * (2 * units + m + 1)) * LANES * VECTORS
 
 
 @inline
@@ -210,7 +210,7 @@ def advance(weight, ratio, sourced, ring, block, at, slot, units, m, n, sums):
     """One step of all windows of a task, from slot to slot."""
     width = LANES * VECTORS
     part = (units + m + 1) * width
-    zero = (block + 1) * slot + width
+    zero = (block + 1) * slot
     for q in range(weight.shape[0]):
         products(weight, q, ring, at, zero, units, m, sums)
         for r in range(min(ROWS, n - q * ROWS)):

@@ -19,7 +19,6 @@ from pitsolve.backends.cpu.windows import (
     PARTS,
     ROW,
     ROWS,
-    START,
     STATES,
     SUMMED,
     VECTORS,
@@ -45,28 +44,29 @@ PIECE = 128  # steps summed in the working precision before they are added to a 
 
 
 @kernel(parallel=True)
-def pull(x, states, previous, carries, starts, mode, source, weight, to_hidden, to_input, ratio, row, first, last, block, places, index,
-         rings, sums, rings_c, gate, dx, pulled, batch, packed, partial, totals, biases, tolerance, ends, steps):
+def pull(x, states, previous, carries, starts, mode, source, weight, to_hidden, to_input, ratio, row, first, last, block,
+         places, index, rings, sums, rings_c, gate, dx, pulled, batch, packed, partial, totals, biases, tolerance, ends):
     """From ``starts``, c at the end of every window, to ``ends``, c before its first step.
 
     Without ``ACCUMULATE``, c of every step but the first one is written to ``carries``. With it, the parameter gradients are
     added to ``totals`` and ``biases`` of the task, and dL/dx is written. Without g as well, it is added to what is there, and a
-    task stops where c has fallen below ``tolerance``. ``steps`` receives how far each task went.
+    task stops where c has fallen below ``tolerance``.
     """
     for task in prange(rings.shape[0]):
-        pull_task(x, states, previous, carries, starts, mode, source, weight, to_hidden, to_input, ratio, row, first, last, block,
-                  places, index[task], rings[task], sums[task], rings_c[task], gate[task], dx, pulled[task], batch[task],
-                  packed[task], partial[task], totals[task], biases[task], tolerance, ends, steps, task)
+        pull_task(x, states, previous, carries, starts, mode, source, weight, to_hidden, to_input, ratio, row, first, last,
+                  block, places, index[task], rings[task], sums[task], rings_c[task], gate[task], dx, pulled[task], batch[task],
+                  packed[task], partial[task], totals[task], biases[task], tolerance, ends, task)
 
 
 @kernel
-def pull_task(x, states, previous, carries, starts, mode, source, weight, to_hidden, to_input, ratio, row, first, last, block, places,
-              index, ring, sums, ring_c, gate, dx, pulled, batch, packed, partial, totals, biases, tolerance, ends, steps, task):
+def pull_task(x, states, previous, carries, starts, mode, source, weight, to_hidden, to_input, ratio, row, first, last, block,
+              places, index, ring, sums, ring_c, gate, dx, pulled, batch, packed, partial, totals, biases, tolerance, ends,
+              task):
     size = states.shape[2]
     m = x.shape[2]
     units = weight.shape[0] * ROWS
     slot = slot_size(units, m)
-    slot_c = PARTS * units * LANES * VECTORS
+    slot_c = (PARTS * units + 1) * LANES * VECTORS
     most = batch.shape[1] // (LANES * VECTORS)  # steps of one batch of outer products
     longest = prepare_lanes(states, m, row, first, last, index, task)
     shortest = longest
@@ -93,8 +93,8 @@ def pull_task(x, states, previous, carries, starts, mode, source, weight, to_hid
             load_input_gradient(dx, mode, t, now, m, places, index, pulled)
         for j in range(now - 1, -1, -1):
             begin_windows(index, t + j + 1, longest, starts, size, units, ring_c, (j + 1) * slot_c, task)
-            pull_step(weight, to_hidden, ratio, mode, ring, block, j * slot, slot, units, m, size // PARTS, sums, ring_c, j * slot_c,
-                      slot_c, gate, batch, waiting)
+            pull_step(weight, to_hidden, ratio, mode, ring, block, j * slot, slot, units, m, size // PARTS, sums, ring_c,
+                      j * slot_c, slot_c, gate, batch, waiting)
             if ACCUMULATE:
                 pull_inputs(to_input, gate, units, pulled, j)
                 pack_rows(x, states, previous, row, first, task, index, t + j, size // PARTS, packed, most, waiting)
@@ -132,7 +132,6 @@ def pull_task(x, states, previous, carries, starts, mode, source, weight, to_hid
     if done:
         clear(ring_c)
     move_out(ends, index[ROW], 0, index[HERE], ring_c, places[CARRY], size, block * slot_c)
-    steps[task] = longest - max(t + block, 0)
 
 
 @inline
@@ -195,11 +194,12 @@ def begin_windows(index, end, longest, starts, size, units, ring_c, at, task):
 
 
 @inline
-def pull_step(weight, to_hidden, ratio, mode, ring, block, at, slot, units, m, n, sums, ring_c, to, slot_c, gate, batch, waiting):
+def pull_step(weight, to_hidden, ratio, mode, ring, block, at, slot, units, m, n, sums, ring_c, to, slot_c, gate, batch,
+              waiting):
     """One step back of all windows of a task. ``gate`` receives dL/du and dL/dp of every gate, ``batch`` a copy."""
     width = LANES * VECTORS
     part = (units + m + 1) * width
-    zero = (block + 1) * slot + width
+    zero = (block + 1) * slot
     row = batch.shape[1]
     for q in range(weight.shape[0]):
         products(weight, q, ring, at, zero, units, m, sums)
