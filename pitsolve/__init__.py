@@ -2,6 +2,8 @@
 
 from pitsolve import cells as cells
 from pitsolve.gradient import gradient as gradient
+from pitsolve.parareal import PararealSolution as PararealSolution
+from pitsolve.parareal import parareal as parareal
 from pitsolve.scan import affine_scan as affine_scan
 from pitsolve.scan import compose as compose
 from pitsolve.solution import ConvergenceError as ConvergenceError

@@ -12,6 +12,7 @@ from pitsolve.methods.problem import Problem
 from pitsolve.methods.shooting_adjoint import adjoint_shooting, carries_by_shooting
 from pitsolve.solution import Gradient, Solution
 from pitsolve.solve import default_tolerance, prepare
+from pitsolve.work import Stage, Work, loop_stage, pointwise_stages
 
 METHODS = ("auto", "sequential", "scan", "shooting", "mgrit")
 _MAX_MEMORY = 4 << 20  # bytes of scratch: a slab of partial derivatives stays in the second-level cache
@@ -90,10 +91,10 @@ def gradient(
         method = "sequential" if isinstance(cell, GatedCell) else "scan"
     dx = np.zeros_like(problem.x)
     one = slice(None) if batched else 0
-    estimate = None
+    estimate, stages, levels = None, _stages(method, problem.stop), 1
     if method == "mgrit":
         options = check_windows.settle_adjoint(problem, options)
-        carries, errors, *_ = adjoint_mgrit(problem, states, dstates, **options)
+        carries, errors, stages, levels = adjoint_mgrit(problem, states, dstates, **options)
         by_params, dh0, estimate = *_by_carries(problem, states, dstates, carries, dx), errors[one]
     elif method == "shooting":
         options = {"tol": default_tolerance(states.dtype), **options}
@@ -105,7 +106,14 @@ def gradient(
     else:
         by_params, dh0 = _adjoint(problem, states, dstates, dx, method)
     return Gradient(params=by_params, x=dx[one] if cell.input_size else None, h0=dh0[one], method=method,
-                    error_estimate=estimate)
+                    error_estimate=estimate, work=stages and Work(tuple(stages), loop_stage(problem.stop), levels))
+
+
+def _stages(method: str, stop: np.ndarray) -> list[Stage] | None:
+    """The work of the adjoint recurrence by the loop or by a scan; None for methods that count for themselves."""
+    if method == "sequential":
+        return [loop_stage(stop)]
+    return pointwise_stages(np.minimum(stop, 1), stop, scans=True) if method == "scan" else None
 
 
 def _adjoint(problem: Problem, states: np.ndarray, dstates: np.ndarray, dx: np.ndarray, method: str):

@@ -63,11 +63,14 @@ class Solution:
     iterations : (B) int
         Iterations of the method; 0 for ``sequential``.
     residual : (B) float
-        Final residual, max over t and i of abs(h_t - f(h_{t-1}, x_t))_i / max(1, abs(h_t)_i).
+        Final residual, max over t and i of abs(h_t - f(h_{t-1}, x_t))_i / max(1, abs(h_t)_i). For ``mgrit`` and ``parareal``
+        the 2-norm over the C-points of the finest grid of f(h_{t-1}, x_t) - h_t, as in XBraid and PyMGRIT; at all other
+        points it is zero.
     residuals : ndarray (K + 1, B) or (K + 1,)
         The residual of the guess and after each iteration; a sequence that has converged keeps its last value.
     steps : ndarray (K, B) or (K,)
-        Largest change of a state in each iteration, relative in the same way.
+        Largest change of a state in each iteration, relative in the same way; for ``mgrit`` and ``parareal`` the 2-norm of
+        the change over the C-points.
     resumed_at : (B) int
         Step from which the sequential fallback took over (counted from 0); T, or the sequence's length, if it did not.
     tol : float
@@ -124,13 +127,17 @@ class Gradient:
         How the adjoint recurrence was solved, after ``"auto"`` was resolved.
     error_estimate : (B,) or scalar float, or None
         Estimated relative error of the adjoint states of each sequence; None for methods that are exact.
+    work : Work or None
+        Steps of the adjoint recurrence, on which grids, and the critical path; parameter gradients are not counted. None for
+        ``shooting``.
     """
 
     params: dict[str, np.ndarray]
     x: np.ndarray | None = field(repr=False)
     h0: np.ndarray = field(repr=False)
     method: str
-    error_estimate: np.ndarray | None = None
+    error_estimate: np.ndarray | None = field(default=None, repr=False)
+    work: Work | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {np.linalg.norm(value):.3g}" for name, value in self.params.items())

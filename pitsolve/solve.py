@@ -117,15 +117,17 @@ def solve(
         Lengths of the sequences of a ragged batch. States past a sequence's end are zero; inputs there are not read.
     method : str
         ``"sequential"`` (the loop), ``"picard"``, ``"deer"`` (Newton over a prefix scan), ``"quasi-deer"`` (its diagonal form),
-        ``"elk"``, ``"quasi-elk"`` (in a trust region). ``"auto"`` takes ``sequential`` on the CPU, where it was measured to be
-        the fastest of these (docs/limits.md).
+        ``"elk"``, ``"quasi-elk"`` (in a trust region), ``"mgrit"`` (multigrid in time), ``"parareal"`` (windows and one coarse
+        grid). ``"auto"`` takes ``sequential`` on the CPU, where it was measured to be the fastest of these (docs/limits.md).
     backend : str
         ``"auto"`` or ``"cpu"``.
     tol : float, optional
         Bound on the residual max abs(r_t)_i / max(1, abs(h_t)_i). Default 16 units of rounding: 1.9e-6 in float32,
-        3.6e-15 in float64. A residual bounds the error of one step; a model with a long memory adds many of them up.
+        3.6e-15 in float64. A residual bounds the error of one step; a model with a long memory adds many of them up. For
+        ``mgrit`` and ``parareal`` it bounds the 2-norm of :attr:`Solution.residual`, and the default is as much for each
+        number in that norm.
     max_iter : int, optional
-        Most iterations; by default 100 (deer, elk), 300 (quasi forms), 1000 (picard).
+        Most iterations; by default 100 (deer, elk, mgrit, parareal), 300 (quasi forms), 1000 (picard).
     guess : ndarray, the shape of the states, optional
         First iterate; by default h0 at every step, as in the authors' code of DEER.
     on_failure : str
@@ -134,8 +136,10 @@ def solve(
         ``converged`` false, and warns.
     **options
         Of the method and nothing else: ``damping`` (deer, quasi-deer; 0 to 1, default 0, scales the Jacobian by 1 - damping),
-        ``trust`` (elk, quasi-elk; the first sigma^2, default 1e4), ``max_memory`` (all iterative methods; bytes of scratch,
-        default 32 MiB: time is worked through in slabs that fit).
+        ``trust`` (elk, quasi-elk; the first sigma^2, default 1e4), ``max_memory`` (picard, deer, elk and their quasi forms;
+        bytes of scratch, default 32 MiB: time is worked through in slabs that fit); ``levels``, ``coarsening``, ``cycle``,
+        ``relaxation``, ``nested``, ``weight``, ``skip_first``, ``relative`` (mgrit) and ``window`` (parareal), all explained
+        in docs/methods/multigrid.md.
 
     Returns
     -------

@@ -78,20 +78,22 @@ def pointwise_stages(iterations: np.ndarray, stop: np.ndarray, scans: bool) -> l
     return stages
 
 
-def speedup_model(solution: object, processors: int) -> float:
+def speedup_model(solution: object, processors: int, coarse_cost: float = 1.0) -> float:
     r"""Speed-up over the loop that a solution's counts predict for a number of processors, were communication free.
 
     .. math:: \frac{\lceil B / P \rceil \, T}{\sum_{stages} \lceil width / P \rceil \, length}
 
-    for B sequences of T steps on P processors. Every step counts the same, a coarse one and a composition in a scan as much as
-    a step of the model, so a prediction for ``deer`` is too high where products of matrices cost more than f.
+    for B sequences of T steps on P processors. A composition in a scan counts as much as a step of the model, so a prediction
+    for ``deer`` is too high where products of matrices cost more than f.
 
     Parameters
     ----------
-    solution : Solution
-        What :func:`pitsolve.solve` returned, with its ``work``.
+    solution : Solution or PararealSolution
+        What :func:`pitsolve.solve` or :func:`pitsolve.parareal` returned, with its ``work``.
     processors : int
         P.
+    coarse_cost : float
+        Cost of a coarse step relative to a fine one; 1 where both are steps of one cell.
 
     Returns
     -------
@@ -113,10 +115,12 @@ def speedup_model(solution: object, processors: int) -> float:
     """
     processors = check.count("processors", processors)
     if not isinstance(getattr(solution, "work", None), Work):
-        raise TypeError(f"solution must be what pitsolve.solve returned, got {type(solution).__name__}")
+        raise TypeError(f"solution must be what solve or parareal of pitsolve returned, got {type(solution).__name__}")
 
-    def time(stages: tuple[Stage, ...]) -> int:
-        return sum(-(-stage.width // processors) * stage.length for stage in stages)
+    coarse_cost = check.positive("coarse_cost", coarse_cost)
+
+    def time(stages: tuple[Stage, ...]) -> float:
+        return sum(-(-stage.width // processors) * stage.length * (coarse_cost if stage.level > 0 else 1.0) for stage in stages)
 
     loop = time((solution.work.loop,))
     return loop / time(solution.work.stages) if loop else 1.0

@@ -7,7 +7,6 @@ of a march belong to a shorter one, which has no C-point at its end. All grids a
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -166,12 +165,18 @@ class Level:
         self.stages.append(self.every.stage(self.number))
         return self.step.sweep(self.u, self._starts(self.every), self.every, None)
 
+    def forcing(self) -> None:
+        """Take for g what the equation itself, restricted to this grid, has for a source."""
+        self.g = self.step.forcing(self.u, self.active_stop)
+        if self.g is not None:
+            self.stages.append(self.every.stage(self.number))
+
     def solve(self) -> None:
         """All steps one after the other."""
         self.step.solve(self.u, self.initial, self.active_stop, self.g)
         alive = self.active_stop > 0
-        self.stages.append(Stage(self.number, int(alive.sum()), int(self.active_stop.max(initial=0)),
-                                 int(self.active_stop.sum())))
+        longest, total = int(self.active_stop.max(initial=0)), int(self.active_stop.sum())
+        self.stages.append(Stage(self.number, int(alive.sum()), longest, total))
 
     def norms(self, values: np.ndarray) -> np.ndarray:
         """2-norm over the C-points of each sequence; the order of the sum is fixed."""
@@ -234,28 +239,20 @@ def adjoint_hierarchy(problem: Problem, states: np.ndarray, dstates: np.ndarray,
 
 def _at_points(problem: Problem, states: np.ndarray, dstates: np.ndarray, span: int, length: int):
     """Inputs, states and the state before them at the points of a coarse grid, and dL/dh summed between the points."""
-    stop, rows = problem.stop, np.arange(problem.stop.size)
-    steps = stop // span
-    point = (stop - steps * span)[:, None] + np.arange(length) * span  # where step j starts
-    inside = np.arange(length) < steps[:, None]
-    begin = np.where(inside, point, 0)
-    end = np.where(inside, point + span - 1, 0)  # where the state that it leads to stands in ``states``
-    mask = inside[:, :, None]
-    x = np.ascontiguousarray(np.where(mask, problem.x[rows[:, None], begin], 0))
-    after = np.ascontiguousarray(np.where(mask, states[rows[:, None], end], 0))
-    offset = (stop - steps * span)[:, None]
-    previous = np.where(offset > 0, states[rows, np.maximum(offset[:, 0] - 1, 0)], problem.h0)
-    between = np.zeros_like(after)
-    for shift in range(span):  # a fixed order of additions
-        between += np.where(mask, dstates[rows[:, None], np.where(inside, point + shift, 0)], 0)
-    return x, after, previous, between
+    rows, first = np.arange(problem.stop.size), problem.stop % span  # the point n_0
+    inside = np.arange(length) < (problem.stop // span)[:, None]
+    point = np.where(inside, first[:, None] + np.arange(length) * span, 0)  # where step j starts
+
+    def at(values: np.ndarray, shift: int) -> np.ndarray:
+        return np.where(inside[:, :, None], values[rows[:, None], point + shift], 0)
+
+    previous = np.where(first[:, None] > 0, states[rows, np.maximum(first - 1, 0)], problem.h0)
+    between = at(dstates, 0)
+    for shift in range(1, span):  # a fixed order of additions
+        between += at(dstates, shift)
+    return at(problem.x, 0), at(states, span - 1), previous, between
 
 
 def coarsenings(levels: int, coarsening: int | tuple[int, ...]) -> tuple[int, ...]:
     """One coarsening factor for each pair of levels."""
     return (coarsening,) * (levels - 1) if isinstance(coarsening, int) else tuple(coarsening)
-
-
-def entries(problem: Problem, window: int) -> int:
-    """Numbers at the C-points of the longest sequence."""
-    return max(1, int(problem.stop.max(initial=0)) // window) * max(1, math.prod(problem.h0.shape[1:]))

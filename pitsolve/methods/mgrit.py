@@ -6,6 +6,7 @@ the same cycle, correct, relax. The forward and the adjoint equation differ in P
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +65,7 @@ def _cycle(levels: list[Level], number: int, kind: str, sweeps: tuple[int, ...],
 def _from_coarsest(levels: list[Level], sweeps: tuple[int, ...], weight: float, cycles: bool) -> None:
     """Solve on the coarsest grid and walk up, with one V-cycle on each level between (nested iteration) or without."""
     for level in levels[1:]:
-        level.g = level.step.forcing(level.u, level.active_stop)
+        level.forcing()
     levels[-1].solve()
     for number in reversed(range(len(levels) - 1)):
         _correct(levels[number], levels[number + 1])
@@ -93,8 +94,12 @@ class _History:
 
 
 def _iterate(levels: list[Level], *, cycle: str, sweeps: tuple[int, ...], weight: float, nested: bool, skip_first: bool,
-             max_iter: int, done) -> _History:
-    """Cycles until ``done(history)``, each sequence for itself, has them all; finite termination at the latest."""
+             max_iter: int, done: Callable[[_History], np.ndarray],
+             leave: Callable[[np.ndarray], None] = lambda rows: None) -> _History:
+    """Cycles until ``done(history)``, each sequence for itself, has them all; finite termination at the latest.
+
+    ``leave`` sees which sequences are about to be dropped, while the levels still hold their residuals.
+    """
     top, batch = levels[0], levels[0].stop.size
     history = _History([], [], [], np.zeros(batch, np.int64), np.ones(batch, bool))
     if len(levels) == 1:
@@ -119,6 +124,7 @@ def _iterate(levels: list[Level], *, cycle: str, sweeps: tuple[int, ...], weight
         if history.cycles.any() or not skip_first:
             still &= np.isfinite(history.residuals[-1])
         if (still != history.active).any():
+            leave(history.active & ~still)
             history.active = still
             kept = top.ends, top.windows
             for level in levels:
@@ -169,26 +175,23 @@ def mgrit(problem: Problem, states: np.ndarray, *, levels: int = 3, coarsening: 
     """
     factors = coarsenings(levels, coarsening)
     hierarchy = forward_hierarchy(problem, states, levels, factors)
-    limits = np.full(problem.stop.size, tol)
+    top, first = hierarchy[0], problem.stop.copy()
 
     def done(history: _History) -> np.ndarray:
-        first = history.residuals[1 if skip_first and len(history.residuals) > 1 else 0]
-        return history.residuals[-1] <= (tol * first if relative else limits)
+        start = history.residuals[1 if skip_first and len(history.residuals) > 1 else 0]
+        return history.residuals[-1] <= (tol * start if relative else tol)
+
+    def leave(rows: np.ndarray) -> None:
+        first[rows] = _first_beyond(top, tol)[rows]
 
     history = _iterate(hierarchy, cycle=cycle, sweeps=_sweeps(relaxation, levels), weight=weight, nested=nested,
-                       skip_first=skip_first, max_iter=max_iter, done=done)
+                       skip_first=skip_first, max_iter=max_iter, done=done, leave=leave)
     converged = done(history)
-    first = problem.stop.copy()
-    if not converged.all():
-        top = hierarchy[0]
-        top.restrict_to(~converged)
-        top.relax_f()
-        first[~converged] = first_beyond(top, tol)[~converged]
-    return Outcome(history.cycles, history.residuals[-1], first, history.residuals, history.changes, hierarchy[0].stages,
-                   len(hierarchy))
+    first[converged] = problem.stop[converged]
+    return Outcome(history.cycles, history.residuals[-1], first, history.residuals, history.changes, top.stages, len(hierarchy))
 
 
-def first_beyond(level: Level, tol: float) -> np.ndarray:
+def _first_beyond(level: Level, tol: float) -> np.ndarray:
     """For every sequence, the step into its first C-point whose own residual exceeds ``tol``."""
     first, windows = level.stop.copy(), level.windows
     with np.errstate(over="ignore", invalid="ignore"):
