@@ -79,7 +79,7 @@ def pull_task(x, states, previous, carries, starts, mode, source, weight, to_hid
         if index[COUNT, lane] >= 0:
             shortest = min(shortest, index[COUNT, lane])
         index[HERE, lane] = size if index[COUNT, lane] == longest else 0
-    prepare_ring(ring, block, slot, units, m)
+    prepare_ring(ring, min(block, longest) + 1, (block + 1) * slot, slot, units, m, size // PARTS)
     clear(sums)
     clear(ring_c)
     clear(gate)
