@@ -10,8 +10,10 @@ BENCHMARKS = {
     "machine": "facts and limits of this machine",
     "scan": "affine scans against memory bandwidth and jax.lax.associative_scan",
     "recurrent": "GRU: every method against torch.nn.GRU, JAX DEER and our own sequential loop",
+    "multigrid": "one V-cycle of mgrit against PyMGRIT and NumPy; with --figure, residual against work of all methods",
     "startup": "import, first solve with a warm and with an empty disk cache",
 }
+DRAWING = ("multigrid",)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -23,8 +25,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes and few repeats: does it run, not how fast")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results"), metavar="DIR",
                         help="folder of the JSON file (default: bench/results)")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="also draw a figure (multigrid)")
     chosen = parser.parse_args(arguments)
-    result = importlib.import_module(f"bench.{chosen.name}").run(chosen.quick)
+    if chosen.figure and chosen.name not in DRAWING:
+        parser.error(f"--figure: {chosen.name} draws none")
+    drawing = {"picture": chosen.figure} if chosen.figure else {}
+    result = importlib.import_module(f"bench.{chosen.name}").run(chosen.quick, **drawing)
     result = {"benchmark": chosen.name, "quick": chosen.quick, "machine": machine.facts(), **result}
     print(f"\nwritten: {machine.write_json(chosen.name, result, chosen.output)}")
 

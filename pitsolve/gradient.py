@@ -10,7 +10,7 @@ from pitsolve.cells.base import Cell, GatedCell, Parameters
 from pitsolve.methods.mgrit import adjoint_mgrit
 from pitsolve.methods.problem import Problem
 from pitsolve.methods.shooting_adjoint import adjoint_shooting, carries_by_shooting
-from pitsolve.solution import Gradient, Solution
+from pitsolve.solution import Gradient, Solution, Status
 from pitsolve.solve import default_tolerance, prepare
 from pitsolve.work import Stage, Work, loop_stage, pointwise_stages
 
@@ -41,16 +41,18 @@ def gradient(
     dstates : ndarray, the shape of ``solution.states``
         dL/dh_t, direct dependence only.
     method : str
-        How the adjoint recurrence is solved: ``"sequential"`` (back-propagation through time) or ``"scan"`` (in parallel over
-        time, by the prefix scan) or ``"mgrit"`` (multigrid in reversed time, to a tolerance or for a few cycles; the result
-        says how large its error is, :attr:`Gradient.error_estimate`). ``"auto"`` takes ``sequential`` on the CPU, except for
-        cells whose Jacobian is needed anyway.
+        How the adjoint recurrence is solved: ``"sequential"`` (back-propagation through time), ``"scan"`` (in parallel over
+        time, by the prefix scan), ``"shooting"`` (windows of time, swept all at once) or ``"mgrit"`` (multigrid in reversed
+        time, to a tolerance or for a few cycles; the result says how large its error is, :attr:`Gradient.error_estimate`).
+        ``"auto"`` takes ``shooting`` where that found the solution at once, else ``sequential``, except for cells whose
+        Jacobian is needed anyway.
     backend : str
         ``"auto"`` or ``"cpu"``.
     **options
-        Of ``mgrit`` alone: ``tol``, the relative error of the adjoint states to be reached, by estimate (default 16 units of
-        rounding), or ``cycles``, their number; ``levels``, ``coarsening``, ``cycle``, ``relaxation``, ``nested``, ``weight``,
-        ``skip_first`` as in :func:`pitsolve.solve`.
+        Of ``shooting``: ``window``, its steps, and ``tol``, the size below which a contribution to the adjoint, relative to the
+        largest, is left out (default 16 units of rounding). Of ``mgrit``: ``tol``, the relative error of the adjoint states
+        to be reached, by estimate (default 16 units of rounding), or ``cycles``, their number; ``levels``, ``coarsening``,
+        ``cycle``, ``relaxation``, ``nested``, ``weight``, ``skip_first`` as in :func:`pitsolve.solve`.
 
     Returns
     -------
@@ -88,7 +90,8 @@ def gradient(
     check.finite_to("solution.states", states, problem.stop)
     check.finite_to("dstates", dstates, problem.stop)
     if method == "auto":
-        method = "sequential" if isinstance(cell, GatedCell) else "scan"
+        forgets = solution.method == "shooting" and solution.status is Status.CONVERGED and np.max(solution.iterations) <= 1
+        method = ("shooting" if forgets else "sequential") if isinstance(cell, GatedCell) else "scan"
     dx = np.zeros_like(problem.x)
     one = slice(None) if batched else 0
     estimate, stages, levels = None, _stages(method, problem.stop), 1

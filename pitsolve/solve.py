@@ -12,6 +12,7 @@ from pitsolve import check, check_windows
 from pitsolve.backends.cpu.model import bind
 from pitsolve.backends.cpu.workspace import aligned
 from pitsolve.cells.base import Cell, Parameters
+from pitsolve.methods.choice import PATIENCE, choose
 from pitsolve.methods.elk import elk, quasi_elk
 from pitsolve.methods.iteration import Outcome, residual
 from pitsolve.methods.mgrit import mgrit
@@ -117,8 +118,9 @@ def solve(
         Lengths of the sequences of a ragged batch. States past a sequence's end are zero; inputs there are not read.
     method : str
         ``"sequential"`` (the loop), ``"picard"``, ``"deer"`` (Newton over a prefix scan), ``"quasi-deer"`` (its diagonal form),
-        ``"elk"``, ``"quasi-elk"`` (in a trust region), ``"mgrit"`` (multigrid in time), ``"parareal"`` (windows and one coarse
-        grid). ``"auto"`` takes ``sequential`` on the CPU, where it was measured to be the fastest of these (docs/limits.md).
+        ``"elk"``, ``"quasi-elk"`` (in a trust region), ``"shooting"`` (windows of time, swept all at once), ``"mgrit"``
+        (multigrid in time), ``"parareal"`` (windows and one coarse grid). ``"auto"`` takes ``shooting`` where the model forgets
+        fast enough, as a short trial shows, and ``sequential`` otherwise.
     backend : str
         ``"auto"`` or ``"cpu"``.
     tol : float, optional
@@ -127,7 +129,8 @@ def solve(
         ``mgrit`` and ``parareal`` it bounds the 2-norm of :attr:`Solution.residual`, and the default is as much for each
         number in that norm.
     max_iter : int, optional
-        Most iterations; by default 100 (deer, elk, mgrit, parareal), 300 (quasi forms), 1000 (picard).
+        Most iterations; by default 100 (deer, elk, mgrit, parareal), 300 (quasi forms), 1000 (picard), as many as there
+        are windows (shooting).
     guess : ndarray, the shape of the states, optional
         First iterate; by default h0 at every step, as in the authors' code of DEER.
     on_failure : str
@@ -137,9 +140,9 @@ def solve(
     **options
         Of the method and nothing else: ``damping`` (deer, quasi-deer; 0 to 1, default 0, scales the Jacobian by 1 - damping),
         ``trust`` (elk, quasi-elk; the first sigma^2, default 1e4), ``max_memory`` (picard, deer, elk and their quasi forms;
-        bytes of scratch, default 32 MiB: time is worked through in slabs that fit); ``levels``, ``coarsening``, ``cycle``,
-        ``relaxation``, ``nested``, ``weight``, ``skip_first``, ``relative`` (mgrit) and ``window`` (parareal), all explained
-        in docs/methods/multigrid.md.
+        bytes of scratch, default 32 MiB: time is worked through in slabs that fit); ``window``, ``overlap``, ``correction``
+        (shooting, docs/methods/windows.md); ``levels``, ``coarsening``, ``cycle``, ``relaxation``, ``nested``, ``weight``,
+        ``skip_first``, ``relative`` (mgrit) and ``window`` (parareal), explained in docs/methods/multigrid.md.
 
     Returns
     -------
@@ -171,33 +174,40 @@ def solve(
     check.choice("method", method, METHODS)
     backend = check.backend_name(backend)
     check.choice("on_failure", on_failure, ON_FAILURE)
-    if method == "auto":
-        method = "sequential"
-    chosen = _METHODS.get(method)
-    options = check.options(method, options, chosen.options if chosen else {})
+    known = _METHODS[method].options if method in _METHODS else {}
+    options = check.options(method, options, known)
     problem, batched = prepare(cell, params, x, h0, lengths)
-    if chosen:
-        options = chosen.settle(problem, options, guess)
-    tolerance = chosen.tolerance(problem, options) if chosen else default_tolerance(problem.h0.dtype)
+    if method in _METHODS:
+        options = _METHODS[method].settle(problem, options, guess)
+    tolerance = _METHODS[method].tolerance(problem, options) if method in _METHODS else default_tolerance(problem.h0.dtype)
     tol = tolerance if tol is None else check.positive("tol", tol)
     max_iter = None if max_iter is None else check.count("max_iter", max_iter)
     if guess is not None:
         guess = check.states_like("guess", guess, problem.x.shape[0], problem.steps, cell, batched)
         check.same_dtype({"params and x": problem.h0, "guess": guess})
         check.finite_to("guess", guess, problem.stop)
-    states = _start(problem, guess, chosen is not None and chosen.fills)
+    if method == "auto":
+        method, max_iter, on_failure = choose(problem, tol), max_iter or PATIENCE, "fallback"
+        options = {"correction": "none", "guessed": guess is not None}
+    states = _start(problem, guess, method in _METHODS and _METHODS[method].fills)
     if method == "sequential":
         sequential(problem, states)
         status, outcome = Status.SEQUENTIAL, _nothing_iterated(problem)
     else:
-        max_memory = options.get("max_memory", _MAX_MEMORY)
-        if "max_memory" in chosen.options:
-            options["max_memory"] = max_memory
-        outcome = chosen.run(problem, states, tol=tol, max_iter=max_iter or chosen.max_iter, **options)
-        outcome.stages = outcome.stages or pointwise_stages(outcome.iterations, problem.stop, chosen.scans)
-        status = _finish(problem, states, outcome, tol, on_failure, max_memory)
+        status, outcome = _iterate(problem, states, method, tol, max_iter, on_failure, options)
     solution = _solution(problem, states, outcome, status, batched, method, backend, tol, lengths)
     return _report(solution, on_failure)
+
+
+def _iterate(problem: Problem, states: np.ndarray, method: str, tol: float, max_iter: int | None, on_failure: str,
+             options: dict) -> tuple[Status, Outcome]:
+    """Run an iterative method, and finish what it left."""
+    chosen = _METHODS[method]
+    if "max_memory" in chosen.options:
+        options = {"max_memory": _MAX_MEMORY, **options}
+    outcome = chosen.run(problem, states, tol=tol, max_iter=max_iter or chosen.max_iter, **options)
+    outcome.stages = outcome.stages or pointwise_stages(outcome.iterations, problem.stop, chosen.scans)
+    return _finish(problem, states, outcome, tol, on_failure, options.get("max_memory", _MAX_MEMORY)), outcome
 
 
 def _nothing_iterated(problem: Problem) -> Outcome:

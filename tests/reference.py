@@ -54,7 +54,7 @@ def elman(p, x, h):
     return np.tanh(p["weight_ih"] @ x + p["bias_ih"] + p["weight_hh"] @ h + p["bias_hh"])
 
 
-def gru(p, x, h):
+def gru_gates(p, x, h):
     """Any number of heads: a unit sees the columns of ``weight_hh`` that its own head has."""
     n = h.size
     columns = p["weight_hh"].shape[1]
@@ -65,7 +65,55 @@ def gru(p, x, h):
     a_r, a_z, a_n = np.split(p["weight_ih"] @ x + p["bias_ih"], 3)
     u_r, u_z, u_n = np.split(hidden @ h + p["bias_hh"], 3)
     r, z = sigmoid(a_r + u_r), sigmoid(a_z + u_z)
-    return (1 - z) * np.tanh(a_n + r * u_n) + z * h
+    return r, z, np.tanh(a_n + r * u_n)
+
+
+def gru(p, x, h):
+    _, z, c = gru_gates(p, x, h)
+    return (1 - z) * c + z * h
+
+
+def coarse_gru(ratio):
+    """``ratio`` steps of a GRU with gates and input of the first."""
+    def step(p, x, h):
+        _, z, c = gru_gates(p, x, h)
+        for _ in range(ratio):
+            h = (1 - z) * c + z * h
+        return h
+
+    return step
+
+
+def implicit_gru(ratio):
+    def step(p, x, h):
+        _, z, c = gru_gates(p, x, h)
+        return (h + ratio * (1 - z) * c) / (1 + ratio * (1 - z))
+
+    return step
+
+
+def linear(p, x, h):
+    return p["weight_ih"] @ x + p["bias_ih"] + p["weight_hh"] @ h + p["bias_hh"]
+
+
+def ode(scheme, rhs, jacobian, dt):
+    """One step of a scheme; ``rhs(p, x, u)`` returns du/dt and ``jacobian(p, x, u)`` its derivative by u."""
+    def step(p, x, h):
+        k = rhs(p, x, h)
+        if scheme == "euler":
+            return h + dt * k
+        if scheme == "rk4":
+            k2 = rhs(p, x, h + dt / 2 * k)
+            k3 = rhs(p, x, h + dt / 2 * k2)
+            return h + dt / 6 * (k + 2 * k2 + 2 * k3 + rhs(p, x, h + dt * k3))
+        c = {"backward_euler": 1.0, "trapezoid": 0.5}[scheme]
+        u = h
+        for _ in range(30):  # in complex numbers too, so that complex steps through it are exact
+            defect = u - h - dt * (c * rhs(p, x, u) + (1 - c) * k)
+            u = u - np.linalg.solve(np.eye(h.size) - c * dt * jacobian(p, x, u), defect)
+        return u
+
+    return step
 
 
 def lstm(p, x, h):

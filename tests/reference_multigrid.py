@@ -78,7 +78,8 @@ def mgrit(steps, coarsening, u0, length, *, cycle="V", relaxations=1, weight=1.0
           tol=0.0, guess=None, source=None):
     """States u_0 ... u_N (N = ``length``) and the residual norm after each cycle.
 
-    ``relaxations`` is the k of (FC)^k F: 0 for F, 1 for FCF. ``cycle`` is "V" or "F", ``weight`` that of the C-relaxation.
+    ``relaxations`` is the k of (FC)^k F, 0 for F, 1 for FCF, or a list of one for each level but the coarsest.
+    ``cycle`` is "V" or "F", ``weight`` that of the C-relaxation.
     ``source`` holds g^0_0 ... g^0_N of A(u) = g. ``guess`` are starting values at all points, zeros by default.
     As in PyMGRIT, level 0 is not F-relaxed first from cycle 2 on, because cycle 1 ended with that.
     ``nested`` is PyMGRIT's nested iteration: solve on the coarsest level with g = 0, inject upwards, one V-cycle a level.
@@ -88,6 +89,7 @@ def mgrit(steps, coarsening, u0, length, *, cycle="V", relaxations=1, weight=1.0
     """
     spans = strides(coarsening)
     coarsest = len(coarsening)
+    sweeps = [relaxations] * coarsest if isinstance(relaxations, int) else relaxations
     last = [length]
     for m in coarsening:
         last.append(last[-1] // m)
@@ -139,7 +141,7 @@ def mgrit(steps, coarsening, u0, length, *, cycle="V", relaxations=1, weight=1.0
             return
         if first_f:
             f_relax(level)
-        for _ in range(relaxations):
+        for _ in range(sweeps[level]):
             c_relax(level)
             f_relax(level)
         v = restrict(level)

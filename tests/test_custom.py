@@ -10,7 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import pitsolve as ps
 from pitsolve.cells import custom, verify
-from pitsolve.compile import _PROCESS, _describe
+from pitsolve.cells.parameters import packing
+from pitsolve.compile import _PROCESS, _describe, _specialised
 
 
 def jacobian(p, x, h, new, J):
@@ -64,6 +65,39 @@ def scaled(factor):
         new[0] = factor * h[0] + 1.0
 
     return step
+
+
+def decay(p, x, h, new):
+    new[0] = p.a[0] * h[0] + x[0]
+
+
+def several_decays(p, x, h, new, ratio):
+    new[0] = h[0]
+    for _ in range(ratio):
+        new[0] = p.a[0] * new[0] + x[0]
+
+
+def test_a_stated_coarse_step_stands_for_its_ratio_of_steps():
+    cell = custom(decay, 1, 1, parameters={"a": (1,)}, coarse=several_decays)
+    params, x, h0 = {"a": np.array([0.9])}, np.array([[1.0], [-2.0]]), np.array([0.3])
+    compiled = set()
+    for coarse, ratio in ((cell.coarsened(params, 3)[0], 3), (cell.coarsened(params, 3)[0].coarsened(params, 2)[0], 6)):
+        repeated = np.repeat(x, ratio, axis=0)
+        solution = ps.solve(coarse, params, x, h0, method="deer")
+        assert_allclose(solution.states, ps.solve(cell, params, repeated, h0).states[ratio - 1::ratio], rtol=1e-15)
+        ours = ps.gradient(coarse, params, x, solution, solution.states, h0)
+        dstates = np.zeros((2 * ratio, 1))
+        dstates[ratio - 1::ratio] = solution.states
+        fine = ps.gradient(cell, params, repeated, ps.solve(cell, params, repeated, h0), dstates, h0)
+        assert_allclose(ours.params["a"], fine.params["a"], rtol=1e-14)
+        assert_allclose(ours.h0, fine.h0, rtol=1e-14)
+        compiled.add(len(_specialised))
+    assert len(compiled) == 1  # another ratio compiles nothing
+
+
+def test_a_cell_without_a_coarse_step_says_so():
+    with pytest.raises(TypeError, match="does not say how its steps coarsen, which a method with coarse grids needs"):
+        PLAIN.cell.coarsened(PLAIN.cell.init(3), 2)
 
 
 def test_an_njit_function_is_the_cell_of_its_python_function():
@@ -131,6 +165,9 @@ def test_verify_is_for_cells_with_a_step():
     (lambda: custom(oscillator, 0), ValueError, "state_size must be an integer of at least 1, got 0"),
     (lambda: custom(oscillator, 2, -1), ValueError, "input_size must be an integer of at least 0, got -1"),
     (lambda: custom(oscillator, 2, parameters={"a b": (1,)}), ValueError, "parameters must have names .* got 'a b'"),
+    (lambda: custom(oscillator, 2, parameters={"ratio": (1,)}, coarse=several_decays), ValueError,
+     "names .* other than 'ratio', got 'ratio'"),
+    (lambda: custom(oscillator, 2, coarse=3), TypeError, "coarse must be a plain Python function .* got int"),
     (lambda: custom(oscillator, 2, parameters={"w": ()}), ValueError, r"parameters\['w'\] must be a shape .* got \(\)"),
     (lambda: custom(oscillator, 2, parameters={"w": (2, 0)}), ValueError, r"parameters\['w'\] must be a shape .* got \(2, 0\)"),
 ])
@@ -187,3 +224,21 @@ def test_the_cache_keeps_functions_of_different_modules_apart():
         described.append(_describe(names["step"]))
     assert len(set(described)) == 3
     assert _PROCESS in described[2] and _PROCESS not in described[0]
+
+
+def test_parameters_travel_flat_and_as_a_named_tuple():
+    fields = (("a", (2, 3)), ("none", (4, 0)), ("b", (1,)))
+    bundle, gather, scatter = packing(fields)
+    assert packing(tuple(fields)) is packing(fields)
+    theta, again = np.arange(7.0), np.zeros(7)
+    p = bundle(theta)
+    assert_array_equal(p.a, [[0, 1, 2], [3, 4, 5]])
+    assert p.none.shape == (4, 0) and p.b == [6]
+    gather(p, again)
+    assert_array_equal(again, theta)
+    scatter(again, p)
+    assert_array_equal(theta, 2 * again)
+
+
+def test_kernels_of_general_cells_are_found_by_the_next_process():
+    assert _PROCESS not in "".join(map(_describe, packing((("a", (2,)),))))

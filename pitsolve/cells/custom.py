@@ -110,7 +110,7 @@ def custom(
     given = {"jacobian": jacobian, "diagonal": diagonal, "pullback": pullback, "coarse": coarse}
     functions = {name: user_function(f, name) for name, f in given.items() if f is not None}
     return Custom(input_size=input_size, state_size=state_size, step=user_function(step, "step"),
-                  parameters=checked_fields(parameters or {}, "ratio"), **functions)
+                  parameters=checked_fields(parameters or {}, "ratio" if coarse else None), **functions)
 
 
 def verify(cell: Cell, params: dict[str, np.ndarray] | None = None, *, seed: int = 7, tol: float = 1e-9) -> dict[str, float]:

@@ -10,12 +10,13 @@ import numpy as np
 Fields = tuple[tuple[str, tuple[int, ...]], ...]  # name and shape of everything in p
 
 
-def checked_fields(parameters: dict[str, tuple[int, ...]], reserved: str) -> Fields:
-    """What a user states as ``parameters``, with ``reserved`` the name of a constant in ``p``."""
+def checked_fields(parameters: dict[str, tuple[int, ...]], reserved: str | None) -> Fields:
+    """What a user states as ``parameters``; ``reserved`` is the name of a constant in ``p``, if there is one."""
+    other = f" other than {reserved!r}" if reserved else ""
     fields = []
     for name, shape in parameters.items():
         if not isinstance(name, str) or not name.isidentifier() or name.startswith("_") or name == reserved:
-            raise ValueError(f"parameters must have names that are Python identifiers other than {reserved!r}, got {name!r}")
+            raise ValueError(f"parameters must have names that are Python identifiers{other}, got {name!r}")
         shape = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
         if not shape or any(not isinstance(size, (int, np.integer)) or size < 1 for size in shape):
             raise ValueError(f"parameters[{name!r}] must be a shape of positive integers, got {shape!r}")
@@ -27,15 +28,17 @@ def checked_fields(parameters: dict[str, tuple[int, ...]], reserved: str) -> Fie
 def packing(fields: Fields) -> tuple[Callable, Callable, Callable]:
     """Three functions: ``bundle(theta)``, the named tuple of views; ``gather(p, theta)``, its inverse; ``scatter(theta, p)``,
     which adds to the arrays. Equal fields have the same functions, so that equal cells share their kernels."""
-    views, gathered, scattered, offset = [], ["    pass"], ["    pass"], 0
+    views, gathered, scattered, offset = [], ["pass"], ["pass"], 0
     for name, shape in fields:
-        part = f"theta[{offset}:{offset + math.prod(shape)}]"
-        views.append(f"{part}.reshape({shape!r})")
-        gathered.append(f"    {part} = p.{name}.ravel()")
-        scattered.append(f"    flat = p.{name}.ravel()\n    flat += {part}")
-        offset += math.prod(shape)
+        size = math.prod(shape)
+        views.append(f"theta[{offset}:{offset + size}].reshape({shape!r})")
+        loop = f"flat = p.{name}.ravel()\n    for i in range({size}): "  # array expressions take seconds to compile
+        gathered.append(f"{loop} theta[{offset} + i] = flat[i]")
+        scattered.append(f"{loop} flat[i] += theta[{offset} + i]")
+        offset += size
     # The name of a module makes compiled code that uses these functions loadable from the cache.
     names = {"__name__": __name__, "Parameters": namedtuple("Parameters", dict(fields))}
     exec(f"def bundle(theta):\n    return Parameters({', '.join(views)})\n"
-         "def gather(p, theta):\n" + "\n".join(gathered) + "\ndef scatter(theta, p):\n" + "\n".join(scattered), names)
+         "def gather(p, theta):\n    " + "\n    ".join(gathered) + "\n"
+         "def scatter(theta, p):\n    " + "\n    ".join(scattered), names)
     return names["bundle"], names["gather"], names["scatter"]

@@ -10,6 +10,7 @@ P runs step by step, in parallel over rows, heads and channels.
 
 import math
 
+import numpy as np
 from numba import prange
 
 from pitsolve.compile import inline, kernel
@@ -22,7 +23,8 @@ def diagonal_gains(jacobian, defect, covariance, trust, start, stop):
     """The scalar filter of every component, for a diagonal J; ``covariance`` (B, n) carries P."""
     rows, _, n = defect.shape
     strips = (n + _STRIP - 1) // _STRIP
-    for task in prange(rows * strips):
+    for number in prange(rows * strips):
+        task = np.int64(number)
         b, first = task // strips, task % strips * _STRIP
         diagonal_strip(jacobian[b], defect[b], covariance[b], trust[b], start[b], stop[b], first, min(n, first + _STRIP))
 
@@ -43,7 +45,8 @@ def diagonal_strip(jacobian, defect, covariance, trust, start, stop, first, last
 def block_gains(jacobian, defect, covariance, work, trust, start, stop):
     """The filter of every diagonal block; ``covariance`` (B, k, m, m) carries P, ``work`` (B k, 2, m, m) is scratch."""
     rows, _, heads = jacobian.shape[:3]
-    for task in prange(rows * heads):
+    for number in prange(rows * heads):
+        task = np.int64(number)
         b, head = task // heads, task % heads
         block_rows(jacobian[b], defect[b], covariance[b, head], work[task, 0], work[task, 1], trust[b], start[b], stop[b],
                    head)

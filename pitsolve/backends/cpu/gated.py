@@ -7,6 +7,7 @@ Recurrent products u = W h + b take one of two forms. With one head they are til
 units, HEAD dividing LANES, a vector holds whole heads, and the product is HEAD multiply-adds with h shuffled within them.
 """
 
+import numpy as np
 from numba import prange
 
 from pitsolve.backends.cpu.products import head_product, tile
@@ -70,7 +71,8 @@ def project(x, weight, bias, drive, begin, start, stop):
     """drive[b, t - begin] = W_ih x[b, t] + b_ih for one slab of time."""
     length = drive.shape[1]
     chunks = (length + CHUNK - 1) // CHUNK
-    for task in prange(x.shape[0] * chunks):
+    for number in prange(x.shape[0] * chunks):
+        task = np.int64(number)
         project_chunk(x, weight, bias, drive, begin, start, stop, task // chunks, task % chunks)
 
 
@@ -91,7 +93,8 @@ def propagate(drive, weight, bias, source, ratio, state, u, states, begin, start
 
     g is ``source`` (B, T, S), if ``SOURCE`` says that there is one.
     """
-    for b in prange(states.shape[0]):
+    for number in prange(states.shape[0]):
+        b = np.int64(number)
         propagate_row(drive, weight, bias, source, ratio, state, u, states, begin, start, stop, b)
 
 
@@ -136,7 +139,8 @@ def linearise(drive, weight, bias, matrix, ratio, states, previous, u, defect, d
     the diagonal (B, L, n) or the blocks (B, L, k, m, m), or ``dp``, ``du``, ``ds`` the partial derivatives of the gates.
     """
     chunks = (defect.shape[1] + CHUNK - 1) // CHUNK
-    for task in prange(states.shape[0] * chunks):
+    for number in prange(states.shape[0] * chunks):
+        task = np.int64(number)
         linearise_chunk(drive, weight, bias, matrix, ratio, states, previous, u, defect, dp, du, ds, jacobian, begin,
                         start, stop, task // chunks, task % chunks)
 

@@ -1,5 +1,6 @@
 """Backward kernels of gated cells: the adjoint recurrence, and the parameter gradients as matrix products over time."""
 
+import numpy as np
 from numba import prange
 
 from pitsolve.backends.cpu.gated import (
@@ -40,7 +41,8 @@ def pull_heads(v, v_at, n, units, weight, out, out_at):
 @kernel(parallel=True)
 def backward(dstates, weight, zero, du, ds, carry, v, product, adjoint, begin, start, stop):
     """lambda_t = dL/dh_t + J_{t+1}^T lambda_{t+1} down one slab; ``carry`` holds J_{t+1}^T lambda_{t+1}, padded."""
-    for b in prange(dstates.shape[0]):
+    for number in prange(dstates.shape[0]):
+        b = np.int64(number)
         backward_row(dstates, weight, zero, du, ds, carry, v, product, adjoint, begin, start, stop, b)
 
 
@@ -79,7 +81,8 @@ def backward_row(dstates, weight, zero, du, ds, carry, v, product, adjoint, begi
 def pull(adjoint, dp, du, weight, zero, padded, dx, begin, start, stop):
     """dL/dp_t and dL/du_t in place of the first ``GATES`` groups of ``dp`` and ``du``; dL/dx_t = W_ih^T dL/dp_t."""
     chunks = (adjoint.shape[1] + CHUNK - 1) // CHUNK
-    for task in prange(adjoint.shape[0] * chunks):
+    for number in prange(adjoint.shape[0] * chunks):
+        task = np.int64(number)
         pull_chunk(adjoint, dp, du, weight, zero, padded, dx, begin, start, stop, task // chunks, task % chunks)
 
 
@@ -120,7 +123,8 @@ def accumulate(x, states, previous, dp, du, packed, products, zero, by_input, by
     pieces = (length + PIECE - 1) // PIECE
     units = x.shape[0] * pieces
     tasks = by_input.shape[0]
-    for task in prange(tasks):
+    for number in prange(tasks):
+        task = np.int64(number)
         for unit in range(task * units // tasks, (task + 1) * units // tasks):
             accumulate_piece(x, states, previous, dp, du, packed[task], products[task], zero, by_input[task],
                              by_state[task], biases[task], begin, start, stop, unit // pieces, unit % pieces)

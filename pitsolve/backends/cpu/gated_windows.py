@@ -189,7 +189,8 @@ class GatedWindows:
             block, places, self._index.take("index", tasks, 6, self.width),
             take("ring", tasks, (block + 1) * slot + self.width),
             take("sums", tasks, 2 * cell.GATES * self._rows * self.width), take("ring_c", tasks, (block + 1) * slot_c),
-            take("gate", tasks, gates * self.width), totals["x"], take("pulled", tasks, block * slot_x + self.width if accumulate else 1),
+            take("gate", tasks, gates * self.width), totals["x"],
+            take("pulled", tasks, block * slot_x + self.width if accumulate else 1),
             take("batch", tasks, gates if accumulate else 1, row_of_batch),
             take("packed", tasks, columns * row_of_batch), take("partial", tasks, gates if accumulate else 1, columns),
             totals["weights"], totals["biases"], tol, ends)

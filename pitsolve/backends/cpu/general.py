@@ -5,6 +5,7 @@ What a cell does not state about its derivatives is computed by complex steps, d
 subtraction, so the result is exact to rounding.
 """
 
+import numpy as np
 from numba import prange
 
 from pitsolve.compile import constant, inline, kernel
@@ -24,7 +25,8 @@ TINY = 1e-200
 @kernel(parallel=True)
 def propagate(theta, x, source, state, states, begin, end, start, stop):
     """h_t = f(h_{t-1}, x_t) + g_t for begin <= t < end, every row of the batch on its own; ``state`` carries the last one."""
-    for b in prange(states.shape[0]):
+    for number in prange(states.shape[0]):
+        b = np.int64(number)
         propagate_row(theta, x, source, state[b], states, begin, end, start, stop, b)
 
 
@@ -43,7 +45,8 @@ def propagate_row(theta, x, source, state, states, begin, end, start, stop, b):
 def linearise(theta, complex_theta, x, states, previous, complex_rows, defect, jacobian, begin, start, stop):
     """``defect`` = f(h_{t-1}, x_t) - h_t and, by ``ORDER``, the diagonal or the whole of df/dh at every t of one slab."""
     chunks = (defect.shape[1] + CHUNK - 1) // CHUNK
-    for task in prange(states.shape[0] * chunks):
+    for number in prange(states.shape[0] * chunks):
+        task = np.int64(number)
         linearise_chunk(theta, complex_theta, x, states, previous, complex_rows[task], defect, jacobian, begin, start, stop,
                         task // chunks, task % chunks)
 
@@ -103,7 +106,8 @@ def accumulate(theta, complex_theta, x, states, previous, adjoint, complex_rows,
     tasks = dtheta.shape[0]
     rows, length = adjoint.shape[:2]
     chunks = (length + CHUNK - 1) // CHUNK
-    for task in prange(tasks):
+    for number in prange(tasks):
+        task = np.int64(number)
         for unit in range(task * rows * chunks // tasks, (task + 1) * rows * chunks // tasks):
             accumulate_chunk(theta, complex_theta[task], x, states, previous, adjoint, complex_rows[task], real_rows[task],
                              dtheta[task], dx, begin, start, stop, unit // chunks, unit % chunks)

@@ -16,7 +16,8 @@ step = constant("step")
 @kernel(parallel=True)
 def sweep(theta, x, source, starts, states, ends, row, first, last):
     """Every window on its own, from ``starts[w]`` to ``ends[w]``; the states between go into ``states``."""
-    for w in prange(row.size):
+    for number in prange(row.size):
+        w = np.int64(number)
         sweep_window(theta, x, source, starts[w], states, ends[w], row[w], first[w], last[w])
 
 
@@ -39,7 +40,8 @@ def sweep_window(theta, x, source, start, states, end, b, first, last):
 @kernel(parallel=True)
 def merge(theta, x, tolerance, starts, states, ends, row, first, last, steps, differences):
     """Every window again, until a new state agrees with the stored one; ``starts`` is worked on."""
-    for w in prange(row.size):
+    for number in prange(row.size):
+        w = np.int64(number)
         merge_window(theta, x, tolerance, starts[w], states, ends[w], row[w], first[w], last[w], steps, differences, w)
 
 
@@ -71,7 +73,8 @@ def merge_window(theta, x, tolerance, h, states, end, b, first, last, steps, dif
 @kernel(parallel=True)
 def pull(jacobian, before, after, starts, carries, ends, row, first, last):
     """The same backward with the transposed Jacobians (B, T, 1, n, n)."""
-    for w in prange(row.size):
+    for number in prange(row.size):
+        w = np.int64(number)
         pull_window(jacobian, before, after, starts[w], carries, ends[w], row[w], first[w], last[w])
 
 

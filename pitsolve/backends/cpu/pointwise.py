@@ -1,5 +1,6 @@
 """Elementwise kernels on states: residual norms, Newton updates with repair of NaN and infinity."""
 
+import numpy as np
 from numba import prange
 
 from pitsolve.backends.cpu.simd import load, store
@@ -29,7 +30,8 @@ def measure(defect, states, tolerance, norms, firsts, begin, start, stop):
     NaN stays NaN: it exceeds every tolerance.
     """
     chunks = norms.shape[1]
-    for task in prange(norms.shape[0] * chunks):
+    for number in prange(norms.shape[0] * chunks):
+        task = np.int64(number)
         measure_chunk(defect, states, tolerance, norms, firsts, begin, start, stop, task // chunks, task % chunks)
 
 
@@ -56,7 +58,8 @@ def measure_chunk(defect, states, tolerance, norms, firsts, begin, start, stop, 
 def update(states, change, norms, begin, start, stop):
     """h += change; NaN becomes 0 and everything is clipped to +-1e8. ``norms`` receives the size of the step per task."""
     chunks = norms.shape[1]
-    for task in prange(norms.shape[0] * chunks):
+    for number in prange(norms.shape[0] * chunks):
+        task = np.int64(number)
         update_chunk(states, change, norms, begin, start, stop, task // chunks, task % chunks)
 
 

@@ -15,7 +15,8 @@ _TINY = 1e-30  # a product below this no longer matters, and denormal numbers ar
 @kernel(parallel=True)
 def multiply(jacobian, begin, products, scratch, row, first, last):
     """products[w] <- J_t products[w] for the steps t of one slab that lie in window w."""
-    for w in prange(row.size):
+    for number in prange(row.size):
+        w = np.int64(number)
         multiply_window(jacobian, begin, products, scratch, row[w], max(begin, first[w]),
                         min(begin + jacobian.shape[1], last[w]), w)
 

@@ -10,6 +10,7 @@ so that one tile multiplies [bias_hh, W_hh, W_ih, bias_ih] by consecutive rows. 
 into slot j + 1; after a block of steps, whole squares of states leave for memory and of inputs come in.
 """
 
+import numpy as np
 from numba import prange
 
 from pitsolve.backends.cpu.lanes import gather, mismatch, scatter
@@ -39,14 +40,15 @@ def sweep(x, states, starts, sourced, source, weight, ratio, row, first, last, b
     block whose states all agree with the stored ones within it. ``steps`` receives how far each task went, ``differences`` the
     largest difference in the block that agreed, or zero.
     """
-    for task in prange(rings.shape[0]):
-        sweep_task(x, states, starts, sourced, source, weight, ratio, row, first, last, block, places, index[task],
-                   rings[task], sums[task], tolerance, ends, steps, differences, task)
+    for number in prange(rings.shape[0]):
+        sweep_task(x, states, starts, sourced, source, weight, ratio, row, first, last, block, places, index, rings, sums,
+                   tolerance, ends, steps, differences, np.int64(number))
 
 
 @kernel
-def sweep_task(x, states, starts, sourced, source, weight, ratio, row, first, last, block, places, index, ring, sums, tolerance,
-               ends, steps, differences, task):
+def sweep_task(x, states, starts, sourced, source, weight, ratio, row, first, last, block, places, indices, rings, all_sums,
+               tolerance, ends, steps, differences, task):
+    index, ring, sums = indices[task], rings[task], all_sums[task]
     size = states.shape[2]
     m = x.shape[2]
     units = weight.shape[0] * ROWS
@@ -88,7 +90,7 @@ def slot_size(units, m):
     return (2 + PARTS * (2 * units + m + 1)) * LANES * VECTORS
 
 
-@inline
+@kernel
 def prepare_lanes(states, m, row, first, last, index, task):
     """Offsets and sizes of the rows of every lane, -1 for a lane without a window. Returns the longest window."""
     _, length, size = states.shape
@@ -108,7 +110,7 @@ def prepare_lanes(states, m, row, first, last, index, task):
     return longest
 
 
-@inline
+@kernel
 def prepare_ring(ring, block, slot, units, m):
     """Zeros, and in every slot the two rows of ones that multiply the biases."""
     width = LANES * VECTORS
@@ -127,14 +129,14 @@ def prepare_sums(sums):
         sums[i] = 0.0
 
 
-@inline
+@kernel
 def limit(index, factor, end, spared):
     """Numbers available before step ``end`` of every window, ``factor`` a step, without the last ``spared`` steps."""
     for lane in range(LANES * VECTORS):
         index[HERE, lane] = min(index[COUNT, lane] - spared, end) * factor
 
 
-@inline
+@kernel
 def limit_ending(index, t, size, everyone):
     """The whole row for windows that end after step t (or for all windows), nothing for the others; whether there are any."""
     found = False
@@ -152,7 +154,7 @@ def finish(index, t, size, ends, ring, places, shift):
         move_out(ends, index[ROW], 0, index[HERE], ring, places, size, shift)
 
 
-@inline
+@kernel
 def move_in(array, offsets, begin, available, ring, places, count, shift):
     """``count`` numbers of every window, from number ``begin`` on, into their places of the ring."""
     for lane in range(0, LANES * VECTORS, LANES):
@@ -160,7 +162,7 @@ def move_in(array, offsets, begin, available, ring, places, count, shift):
             gather(array, offsets, lane, begin + e, available, lane, ring, places, e, shift + lane, LANES)
 
 
-@inline
+@kernel
 def move_out(array, offsets, begin, available, ring, places, count, shift):
     """The inverse of :func:`move_in`."""
     for lane in range(0, LANES * VECTORS, LANES):
@@ -168,7 +170,7 @@ def move_out(array, offsets, begin, available, ring, places, count, shift):
             scatter(array, offsets, lane, begin + e, available, lane, ring, places, e, shift + lane, LANES)
 
 
-@inline
+@kernel
 def largest_mismatch(array, offsets, begin, available, ring, places, count):
     """The largest relative difference between what :func:`move_out` would write and what is there."""
     largest = load(ring, 0, 0, 0, 1, LANES)
@@ -205,7 +207,7 @@ def products(weight, q, ring, at, zero, units, m, sums):
                  width, ROWS, VECTORS, 1, LANES)
 
 
-@inline
+@kernel
 def advance(weight, ratio, sourced, ring, block, at, slot, units, m, n, sums):
     """One step of all windows of a task, from slot to slot."""
     width = LANES * VECTORS

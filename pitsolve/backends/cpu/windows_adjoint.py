@@ -4,6 +4,7 @@ The ring of slots is that of the forward kernels. Gates and their derivatives ar
 costs less than to keep them. A second ring holds c: the step of slot j reads c from place j + 1 and writes it to place j.
 """
 
+import numpy as np
 from numba import prange
 
 from pitsolve.backends.cpu.products import tile
@@ -52,16 +53,19 @@ def pull(x, states, previous, carries, starts, mode, source, weight, to_hidden, 
     added to ``totals`` and ``biases`` of the task, and dL/dx is written. Without g as well, it is added to what is there, and a
     task stops where c has fallen below ``tolerance``.
     """
-    for task in prange(rings.shape[0]):
+    for number in prange(rings.shape[0]):
         pull_task(x, states, previous, carries, starts, mode, source, weight, to_hidden, to_input, ratio, row, first, last,
-                  block, places, index[task], rings[task], sums[task], rings_c[task], gate[task], dx, pulled[task], batch[task],
-                  packed[task], partial[task], totals[task], biases[task], tolerance, ends, task)
+                  block, places, index, rings, sums, rings_c, gate, dx, pulled, batch, packed, partial, totals, biases,
+                  tolerance, ends, np.int64(number))
 
 
 @kernel
 def pull_task(x, states, previous, carries, starts, mode, source, weight, to_hidden, to_input, ratio, row, first, last, block,
-              places, index, ring, sums, ring_c, gate, dx, pulled, batch, packed, partial, totals, biases, tolerance, ends,
-              task):
+              places, indices, rings, all_sums, rings_c, gates_c, dx, all_pulled, batches, all_packed, partials, all_totals,
+              all_biases, tolerance, ends, task):
+    index, ring, sums, ring_c, gate = indices[task], rings[task], all_sums[task], rings_c[task], gates_c[task]
+    pulled, batch, packed, partial = all_pulled[task], batches[task], all_packed[task], partials[task]
+    totals, biases = all_totals[task], all_biases[task]
     size = states.shape[2]
     m = x.shape[2]
     units = weight.shape[0] * ROWS
@@ -83,7 +87,7 @@ def pull_task(x, states, previous, carries, starts, mode, source, weight, to_hid
     clear(partial)
     t = (max(longest, 1) - 1) // block * block
     move_in(starts, index[ROW], 0, index[HERE], ring_c, places[CARRY], size, (longest - t) * slot_c)
-    waiting = 0
+    waiting = np.int64(0)  # a literal would compile what receives it once more
     summed = 0
     done = False
     while longest > 0 and t >= 0 and not done:
@@ -139,7 +143,7 @@ def clear(array):
     array[...] = 0.0
 
 
-@inline
+@kernel
 def largest(ring_c, count):
     """max |c| over the first place of the ring."""
     zero = load(ring_c, 0, 0, 0, 1, LANES)
@@ -149,7 +153,7 @@ def largest(ring_c, count):
     return highest(total)
 
 
-@inline
+@kernel
 def load_block(x, states, previous, mode, source, row, first, task, t, now, block, places, index, ring, slot, units):
     """Inputs, the states before every step, and g."""
     m = x.shape[2]
@@ -172,7 +176,7 @@ def load_block(x, states, previous, mode, source, row, first, task, t, now, bloc
                 ring[places[STATE, e] + lane] = previous[row[w], i] if j == 0 else states[row[w], j - 1, i]
 
 
-@inline
+@kernel
 def load_input_gradient(dx, mode, t, now, m, places, index, pulled):
     """dL/dx of the block so far: what an earlier sweep found, or zero."""
     clear(pulled)
@@ -181,7 +185,7 @@ def load_input_gradient(dx, mode, t, now, m, places, index, pulled):
         move_in(dx, index[X], t * m, index[HERE], pulled, places[INPUT_GRADIENT], now * m, 0)
 
 
-@inline
+@kernel
 def begin_windows(index, end, longest, starts, size, units, ring_c, at, task):
     """c of the windows that end at step ``end``; the longest ones have theirs."""
     width = LANES * VECTORS
@@ -193,7 +197,7 @@ def begin_windows(index, end, longest, starts, size, units, ring_c, at, task):
                     ring_c[at + (e // n * units + e % n) * width + lane] = starts[task * width + lane, e]
 
 
-@inline
+@kernel
 def pull_step(weight, to_hidden, ratio, mode, ring, block, at, slot, units, m, n, sums, ring_c, to, slot_c, gate, batch,
               waiting):
     """One step back of all windows of a task. ``gate`` receives dL/du and dL/dp of every gate, ``batch`` a copy."""
@@ -233,7 +237,7 @@ def pull_step(weight, to_hidden, ratio, mode, ring, block, at, slot, units, m, n
              ROWS, VECTORS, 1, LANES)
 
 
-@inline
+@kernel
 def pull_inputs(to_input, gate, units, pulled, j):
     """dL/dx of the step in slot j, added to what is there."""
     width = LANES * VECTORS
@@ -244,7 +248,7 @@ def pull_inputs(to_input, gate, units, pulled, j):
              pulled, out, width, ROWS, VECTORS, 1, LANES)
 
 
-@inline
+@kernel
 def pack_rows(x, states, previous, row, first, task, index, t, n, packed, most, waiting):
     """The rows [h_{t-1}, x_t] of every window in the order in which tiles read them; zeros where a window has no step t."""
     width = LANES * VECTORS
@@ -277,7 +281,7 @@ def copy_row(values, count, packed, at, begin, columns, block):
         i = end
 
 
-@inline
+@kernel
 def multiply_batch(batch, packed, waiting, units, m, n, partial, biases):
     """partial[r] += sum over the steps and windows of a batch of dL/d(row r) [h_{t-1}, x_t]; biases[r] += dL/d(row r)."""
     width = LANES * VECTORS
@@ -303,7 +307,7 @@ def multiply_batch(batch, packed, waiting, units, m, n, partial, biases):
         store(biases, r * LANES, 0, LANES, total)
 
 
-@inline
+@kernel
 def add_up(partial, totals):
     """Partial sums to the float64 totals, and zero."""
     for r in range(totals.shape[0]):
