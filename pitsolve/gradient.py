@@ -108,8 +108,9 @@ def gradient(
             by_params, dh0 = _by_carries(problem, states, dstates, carries, dx)
     else:
         by_params, dh0 = _adjoint(problem, states, dstates, dx, method)
+    work = None if stages is None else Work(tuple(stages), loop_stage(problem.stop), levels)
     return Gradient(params=by_params, x=dx[one] if cell.input_size else None, h0=dh0[one], method=method,
-                    error_estimate=estimate, work=stages and Work(tuple(stages), loop_stage(problem.stop), levels))
+                    error_estimate=estimate, work=work)
 
 
 def _stages(method: str, stop: np.ndarray) -> list[Stage] | None:

@@ -149,7 +149,8 @@ class Level:
     def relax_c(self, weight: float) -> None:
         """Every C-point from the F-point before it, which F-relaxation has already evaluated."""
         new = self.ends[self.windows.whole]
-        self.c_points = new if weight == 1.0 else weight * new + (1.0 - weight) * self.c_points
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.c_points = new if weight == 1.0 else weight * new + (1.0 - weight) * self.c_points
 
     @property
     def c_points(self) -> np.ndarray:

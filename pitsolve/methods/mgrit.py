@@ -115,7 +115,7 @@ def _iterate(levels: list[Level], *, cycle: str, sweeps: tuple[int, ...], weight
         top.relax_f()
     if not skip_first:
         history.residuals.append(top.norms(top.residual()))
-    # Each cycle makes as many C-points exact as relaxation and correction pass on values: at least one.
+    # Beyond the exact ones, the correction of a cycle makes one more C-point exact, and so does each full C-relaxation.
     exact = sweeps[0] + 1 if weight == 1.0 else 1
     most = np.minimum(max_iter, -(-(top.stop // top.coarsening) // exact) + skip_first)
 
