@@ -130,10 +130,18 @@ def specialise(function: Callable, **constants: object) -> Callable:
     if identity not in _specialised:
         described = ";".join(f"{name}={_describe(constants[name])}" for name in sorted(constants))
         key = hashlib.sha256((_package_source() + described).encode()).hexdigest()[:16]
-        bound = {name: numba.njit(_copy(value, {}, value.__name__), **_FLAGS, fastmath=_CONTRACT, forceinline=True)
-                 if isinstance(value, types.FunctionType) else value for name, value in constants.items()}
-        _specialised[identity] = _compile(function, bound, key, {}, cache=True)
+        _specialised[identity] = _compile(function, _inlined(constants), key, {}, cache=True)
     return _specialised[identity]
+
+
+def bound(function: Callable, **constants: object) -> types.FunctionType:
+    """A copy of a marked function with the given names bound, itself fit to be a constant: the step of a cell, for example."""
+    return _compile(function, _inlined(constants), "bound", {}).py_func
+
+
+def _inlined(constants: dict[str, object]) -> dict[str, object]:
+    return {name: numba.njit(_copy(value, {}, value.__name__), **_FLAGS, fastmath=_CONTRACT, forceinline=True)
+            if isinstance(value, types.FunctionType) else value for name, value in constants.items()}
 
 
 def _copy(function: types.FunctionType, names: dict, qualname: str) -> types.FunctionType:
