@@ -134,9 +134,10 @@ def specialise(function: Callable, **constants: object) -> Callable:
     return _specialised[identity]
 
 
-def bound(function: Callable, **constants: object) -> types.FunctionType:
-    """A copy of a marked function with the given names bound, itself fit to be a constant: the step of a cell, for example."""
-    return _compile(function, _inlined(constants), "bound", {}).py_func
+def bound(*functions: Callable, **constants: object) -> tuple[types.FunctionType, ...]:
+    """Copies of marked functions with the given names bound, fit to be constants themselves, such as the step of a cell."""
+    names, done = _inlined(constants), {}
+    return tuple(_compile(function, names, "bound", done).py_func for function in functions)
 
 
 def _inlined(constants: dict[str, object]) -> dict[str, object]:

@@ -92,7 +92,7 @@ def solve_ode(
     Parameters
     ----------
     rhs : callable
-        ``rhs(p, x, u, out)`` writes f into ``out`` (n,), in plain scalar Python that Numba compiles: loops, indexing, arithmetic
+        ``rhs(p, x, u, out)`` writes f into ``out`` (n,), in plain scalar Python: loops, indexing, arithmetic
         and the analytic functions of ``math``. ``p`` is a named tuple of the parameters, ``x`` (m,) the inputs, ``u`` (n,) the
         state. Functions of yours that it calls must be ``njit`` functions.
     u0 : ndarray (n,) or (B, n)

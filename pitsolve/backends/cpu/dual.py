@@ -91,7 +91,7 @@ def dual_row(typing, values, slopes):
 
 @intrinsic
 def stack(typing, like, rows, columns):
-    """An uninitialised array (rows, columns) of numbers like ``like``, at least float64; it dies with the function that asks."""
+    """An uninitialised array (rows, columns) of numbers like ``like``, at least float64. It dies with its function."""
     if not (isinstance(rows, types.IntegerLiteral) and isinstance(columns, types.IntegerLiteral)):
         return None
     array = types.Array(typing.unify_types(types.float64, like), 2, "C")

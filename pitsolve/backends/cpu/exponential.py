@@ -10,10 +10,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+from pitsolve.backends.cpu import phi
 from pitsolve.backends.cpu.dual import dual_row, stack
-from pitsolve.backends.cpu.phi import MATRICES, VECTORS, flow
-from pitsolve.compile import bound, constant, inline, kernel
+from pitsolve.backends.cpu.phi import MATRICES, VECTORS
+from pitsolve.compile import bound, constant, inline, kernel, specialise
 
+flow = constant("flow")  # phi.flow, compiled once for all right-hand sides
 rhs = constant("rhs")
 SIZE = constant("SIZE")  # of u
 INPUTS = constant("INPUTS")  # of x
@@ -79,5 +81,5 @@ def frozen_jacobian(p, x, h, new, J):
 @functools.cache
 def functions(right_hand_side: Callable, size: int, inputs: int) -> tuple[Callable, Callable]:
     """``step`` and ``frozen_jacobian`` for one right-hand side; the same objects for equal arguments."""
-    names = {"rhs": right_hand_side, "SIZE": size, "INPUTS": inputs, "ROWS": MATRICES * size}
-    return bound(step, **names), bound(frozen_jacobian, **names)
+    names = {"rhs": right_hand_side, "SIZE": size, "INPUTS": inputs, "ROWS": MATRICES * size, "flow": specialise(phi.flow)}
+    return bound(step, frozen_jacobian, **names)

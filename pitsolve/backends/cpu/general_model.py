@@ -23,7 +23,7 @@ def bundle_for(shapes: dict[str, tuple[int, ...]]) -> Callable:
         size = math.prod(shape)
         views.append(f"theta[{offset}:{offset + size}].reshape({shape!r})")
         offset += size
-    names = {"Parameters": namedtuple("Parameters", shapes)}
+    names = {"__name__": __name__, "Parameters": namedtuple("Parameters", shapes)}  # with a module, kernels stay cached
     exec(f"def bundle(theta):\n    return Parameters({', '.join(views)})", names)
     return names["bundle"]
 
