@@ -11,5 +11,7 @@ from pitsolve.solution import Gradient as Gradient
 from pitsolve.solution import Solution as Solution
 from pitsolve.solution import Status as Status
 from pitsolve.solve import solve as solve
+from pitsolve.work import Work as Work
+from pitsolve.work import speedup_model as speedup_model
 
 __version__ = "0.1.0"

@@ -275,6 +275,15 @@ def count(name: str, value: object) -> int:
     return int(value)
 
 
+def length(name: str, value: object) -> int:
+    """An integer of at least zero."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < 0:
+        raise ValueError(f"{name} must be at least 0, got {value}")
+    return int(value)
+
+
 def choice(name: str, value: object, valid: Iterable[str]) -> str:
     """One of a few words."""
     valid = tuple(valid)

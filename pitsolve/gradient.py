@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from pitsolve import check
+from pitsolve import check, check_windows
 from pitsolve.backends.cpu.scan import scan
 from pitsolve.cells.base import Cell, GatedCell, Parameters
+from pitsolve.methods.mgrit import adjoint_mgrit
 from pitsolve.methods.problem import Problem
 from pitsolve.solution import Gradient, Solution
 from pitsolve.solve import prepare
 
-METHODS = ("auto", "sequential", "scan")
+METHODS = ("auto", "sequential", "scan", "mgrit")
 _MAX_MEMORY = 4 << 20  # bytes of scratch: a slab of partial derivatives stays in the second-level cache
 
 
 def gradient(
     cell: Cell, params: Parameters, x: np.ndarray | int, solution: Solution, dstates: np.ndarray,
-    h0: np.ndarray | None = None, *, method: str = "auto", backend: str = "auto",
+    h0: np.ndarray | None = None, *, method: str = "auto", backend: str = "auto", **options,
 ) -> Gradient:
     r"""Gradient of a loss L(h_1 ... h_T) with respect to parameters, inputs and initial state.
 
@@ -39,9 +40,15 @@ def gradient(
         dL/dh_t, direct dependence only.
     method : str
         How the adjoint recurrence is solved: ``"sequential"`` (back-propagation through time) or ``"scan"`` (in parallel over
-        time, by the prefix scan). ``"auto"`` takes ``sequential`` on the CPU, except for cells whose Jacobian is needed anyway.
+        time, by the prefix scan) or ``"mgrit"`` (multigrid in reversed time, to a tolerance or for a few cycles; the result
+        says how large its error is, :attr:`Gradient.error_estimate`). ``"auto"`` takes ``sequential`` on the CPU, except for
+        cells whose Jacobian is needed anyway.
     backend : str
         ``"auto"`` or ``"cpu"``.
+    **options
+        Of ``mgrit`` alone: ``tol``, the relative error of the adjoint states to be reached, by estimate (default 16 units of
+        rounding), or ``cycles``, their number; ``levels``, ``coarsening``, ``cycle``, ``relaxation``, ``nested``, ``weight``,
+        ``skip_first`` as in :func:`pitsolve.solve`.
 
     Returns
     -------
@@ -54,7 +61,8 @@ def gradient(
 
     References
     ----------
-    Lim, Zhu, Selfridge and Kasim, ICLR 2024, section 3.1 (implicit differentiation of the fixed point).
+    Lim, Zhu, Selfridge and Kasim, ICLR 2024, section 3.1 (implicit differentiation of the fixed point). Moon and Cyr, ICLR
+    2022 (multigrid for the adjoint).
 
     Examples
     --------
@@ -67,6 +75,7 @@ def gradient(
     """
     check.choice("method", method, METHODS)
     check.backend_name(backend)
+    options = check.options(method, options, check_windows.ADJOINT if method == "mgrit" else {})
     if not isinstance(solution, Solution):
         raise TypeError(f"solution must be what pitsolve.solve returned, got {type(solution).__name__}")
     problem, batched = prepare(cell, params, x, h0, solution.lengths)
@@ -79,9 +88,16 @@ def gradient(
     if method == "auto":
         method = "sequential" if isinstance(cell, GatedCell) else "scan"
     dx = np.zeros_like(problem.x)
-    by_params, dh0 = _adjoint(problem, states, dstates, dx, method)
     one = slice(None) if batched else 0
-    return Gradient(params=by_params, x=dx[one] if cell.input_size else None, h0=dh0[one], method=method)
+    estimate = None
+    if method == "mgrit":
+        options = check_windows.settle_adjoint(problem, options)
+        carries, errors, *_ = adjoint_mgrit(problem, states, dstates, **options)
+        by_params, dh0, estimate = *_by_carries(problem, states, dstates, carries, dx), errors[one]
+    else:
+        by_params, dh0 = _adjoint(problem, states, dstates, dx, method)
+    return Gradient(params=by_params, x=dx[one] if cell.input_size else None, h0=dh0[one], method=method,
+                    error_estimate=estimate)
 
 
 def _adjoint(problem: Problem, states: np.ndarray, dstates: np.ndarray, dx: np.ndarray, method: str):
@@ -104,6 +120,21 @@ def _adjoint(problem: Problem, states: np.ndarray, dstates: np.ndarray, dx: np.n
             partials = model.partials(problem.x, states, previous, begin, end, start, stop)
         model.accumulate(totals, partials, problem.x, states, previous, adjoint, begin, start, stop)
     return model.finish(totals), model.state(carry) if back_substitution else carry
+
+
+def _by_carries(problem: Problem, states: np.ndarray, dstates: np.ndarray, carries: np.ndarray, dx: np.ndarray):
+    """The gradients from c_t = J_t^T lambda_t, known for all t: lambda_t = dL/dh_t + c_{t+1}, dL/dh_0 = c_0."""
+    model, stop, batch = problem.model, problem.stop, problem.stop.size
+    start, totals = np.zeros_like(stop), model.totals(dx)
+    for begin, end in reversed(problem.slabs(2 * model.step_bytes(model.BLOCKS), _MAX_MEMORY)):
+        previous = problem.previous(states, begin)
+        adjoint = model.work.take("adjoint", batch, end - begin, problem.h0.shape[1])
+        adjoint[...] = dstates[:, begin:end]
+        after = carries[:, begin + 1:end + 1]  # zero from the end of each sequence on
+        adjoint[:, :after.shape[1]] += after
+        partials = model.partials(problem.x, states, previous, begin, end, start, stop)
+        model.accumulate(totals, partials, problem.x, states, previous, adjoint, begin, start, stop)
+    return model.finish(totals), carries[:, 0].copy() if carries.shape[1] else np.zeros_like(problem.h0)
 
 
 def _reverse_scan(problem, jacobian, dstates, carry, adjoint, begin) -> np.ndarray:

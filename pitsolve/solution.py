@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pitsolve.work import Work
+
 
 class Status(enum.Enum):
     """How a solution came about; the value is the sentence."""
@@ -72,6 +74,8 @@ class Solution:
         The tolerance on ``residual``.
     lengths : ndarray (B,) or None
         Lengths of a ragged batch, as given.
+    work : Work
+        Steps evaluated, on which grids, and the critical path; see :func:`pitsolve.speedup_model`.
     """
 
     states: np.ndarray = field(repr=False)
@@ -86,6 +90,7 @@ class Solution:
     resumed_at: np.ndarray
     tol: float
     lengths: np.ndarray | None = field(repr=False)
+    work: Work = field(repr=False)
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.states.shape))
@@ -97,6 +102,8 @@ class Solution:
         ]
         if self.status is Status.FALLBACK:
             lines.append(f"  sequential  from step {_span(self.resumed_at, 'd')}")
+        if self.work.levels > 1:
+            lines.append(f"  levels      {self.work.levels}")
         lines.append(f"  {self.status.value}")
         return "\n".join(lines)
 
@@ -115,13 +122,17 @@ class Gradient:
         dL/dh_0.
     method : str
         How the adjoint recurrence was solved, after ``"auto"`` was resolved.
+    error_estimate : (B,) or scalar float, or None
+        Estimated relative error of the adjoint states of each sequence; None for methods that are exact.
     """
 
     params: dict[str, np.ndarray]
     x: np.ndarray | None = field(repr=False)
     h0: np.ndarray = field(repr=False)
     method: str
+    error_estimate: np.ndarray | None = None
 
     def __repr__(self) -> str:
         sizes = ", ".join(f"{name} {np.linalg.norm(value):.3g}" for name, value in self.params.items())
-        return f"Gradient by {self.method}: 2-norms {sizes}, h0 {np.linalg.norm(self.h0):.3g}"
+        error = "" if self.error_estimate is None else f"; estimated relative error {_span(self.error_estimate, '.1e')}"
+        return f"Gradient by {self.method}: 2-norms {sizes}, h0 {np.linalg.norm(self.h0):.3g}{error}"

@@ -8,17 +8,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pitsolve import check
+from pitsolve import check, check_windows
 from pitsolve.backends.cpu.model import bind
 from pitsolve.backends.cpu.workspace import aligned
 from pitsolve.cells.base import Cell, Parameters
 from pitsolve.methods.elk import elk, quasi_elk
 from pitsolve.methods.iteration import Outcome, residual
+from pitsolve.methods.mgrit import mgrit
 from pitsolve.methods.newton import deer, quasi_deer
+from pitsolve.methods.parareal import parareal
 from pitsolve.methods.picard import picard
 from pitsolve.methods.problem import Problem
 from pitsolve.methods.sequential import sequential
+from pitsolve.methods.shooting import shooting
 from pitsolve.solution import ConvergenceError, Solution, Status
+from pitsolve.work import Work, loop_stage, pointwise_stages
 
 _MAX_MEMORY = 32 << 20  # bytes of scratch; larger slabs of Jacobians fall out of the cache and gain nothing
 
@@ -26,18 +30,27 @@ _MAX_MEMORY = 32 << 20  # bytes of scratch; larger slabs of Jacobians fall out o
 @dataclass(frozen=True)
 class _Method:
     run: Callable[..., Outcome]
-    max_iter: int
+    max_iter: int | None
     options: dict[str, Callable]
+    settle: Callable[..., dict] = lambda problem, options, guess: options  # checks of several arguments together, defaults
+    fills: bool = True  # whether it needs a first iterate at every step, also where the user gives none
+    scans: bool = False
+    tolerance: Callable[..., float] = lambda problem, options: default_tolerance(problem.h0.dtype)
 
 
-_DAMPING = {"damping": check.fraction}
-_TRUST = {"trust": check.positive}
+_SLABS = {"max_memory": check.count}
+_DAMPING = {"damping": check.fraction, **_SLABS}
+_TRUST = {"trust": check.positive, **_SLABS}
 _METHODS = {
-    "picard": _Method(picard, 1000, {}),
-    "deer": _Method(deer, 100, _DAMPING),
-    "quasi-deer": _Method(quasi_deer, 300, _DAMPING),
-    "elk": _Method(elk, 100, _TRUST),
-    "quasi-elk": _Method(quasi_elk, 300, _TRUST),
+    "picard": _Method(picard, 1000, _SLABS),
+    "deer": _Method(deer, 100, _DAMPING, scans=True),
+    "quasi-deer": _Method(quasi_deer, 300, _DAMPING, scans=True),
+    "elk": _Method(elk, 100, _TRUST, scans=True),
+    "quasi-elk": _Method(quasi_elk, 300, _TRUST, scans=True),
+    "shooting": _Method(shooting, None, {**check_windows.SHOOTING, **_SLABS}, check_windows.settle_shooting, fills=False),
+    "mgrit": _Method(mgrit, 100, check_windows.MGRIT, check_windows.settle_mgrit, tolerance=check_windows.mgrit_tolerance),
+    "parareal": _Method(parareal, 100, check_windows.PARAREAL, check_windows.settle_parareal,
+                        tolerance=check_windows.parareal_tolerance),
 }
 METHODS = ("auto", "sequential", *_METHODS)
 ON_FAILURE = ("fallback", "raise", "warn")
@@ -63,14 +76,14 @@ def prepare(cell: Cell, params: Parameters, x, h0, lengths) -> tuple[Problem, bo
         x = np.zeros((h0.shape[0], x.shape[1], 0), dtype)
     stop = check.lengths(lengths, x.shape[0], x.shape[1], batched)
     check.finite_to("x", x, stop)
-    return Problem(bind(cell, params, h0.dtype), x, h0, stop), batched
+    return Problem(bind(cell, params, h0.dtype), x, h0, stop, params), batched
 
 
-def _start(problem: Problem, guess: np.ndarray | None, iterative: bool) -> np.ndarray:
+def _start(problem: Problem, guess: np.ndarray | None, needed: bool) -> np.ndarray:
     """Memory for the states: zero past the end of each sequence, the first iterate before it if there is one."""
     batch, steps, n = problem.x.shape[0], problem.steps, problem.h0.shape[1]
     states = aligned((batch, steps, n), problem.h0.dtype)
-    if iterative:
+    if needed or guess is not None:
         states[...] = problem.h0[:, None] if guess is None else guess
     for b in np.flatnonzero(problem.stop < steps):
         states[b, problem.stop[b]:] = 0.0
@@ -156,30 +169,36 @@ def solve(
     check.choice("on_failure", on_failure, ON_FAILURE)
     if method == "auto":
         method = "sequential"
-    known = {} if method == "sequential" else {**_METHODS[method].options, "max_memory": check.count}
-    options = check.options(method, options, known)
+    chosen = _METHODS.get(method)
+    options = check.options(method, options, chosen.options if chosen else {})
     problem, batched = prepare(cell, params, x, h0, lengths)
-    tol = default_tolerance(problem.h0.dtype) if tol is None else check.positive("tol", tol)
+    if chosen:
+        options = chosen.settle(problem, options, guess)
+    tolerance = chosen.tolerance(problem, options) if chosen else default_tolerance(problem.h0.dtype)
+    tol = tolerance if tol is None else check.positive("tol", tol)
     max_iter = None if max_iter is None else check.count("max_iter", max_iter)
     if guess is not None:
         guess = check.states_like("guess", guess, problem.x.shape[0], problem.steps, cell, batched)
         check.same_dtype({"params and x": problem.h0, "guess": guess})
         check.finite_to("guess", guess, problem.stop)
-    states = _start(problem, guess, method != "sequential")
+    states = _start(problem, guess, chosen is not None and chosen.fills)
     if method == "sequential":
         sequential(problem, states)
         status, outcome = Status.SEQUENTIAL, _nothing_iterated(problem)
     else:
-        controls = {"max_memory": _MAX_MEMORY, **options}
-        outcome = _METHODS[method].run(problem, states, tol=tol, max_iter=max_iter or _METHODS[method].max_iter, **controls)
-        status = _finish(problem, states, outcome, tol, on_failure, controls["max_memory"])
+        max_memory = options.get("max_memory", _MAX_MEMORY)
+        if "max_memory" in chosen.options:
+            options["max_memory"] = max_memory
+        outcome = chosen.run(problem, states, tol=tol, max_iter=max_iter or chosen.max_iter, **options)
+        outcome.stages = outcome.stages or pointwise_stages(outcome.iterations, problem.stop, chosen.scans)
+        status = _finish(problem, states, outcome, tol, on_failure, max_memory)
     solution = _solution(problem, states, outcome, status, batched, method, backend, tol, lengths)
     return _report(solution, on_failure)
 
 
 def _nothing_iterated(problem: Problem) -> Outcome:
     batch = problem.stop.size
-    return Outcome(np.zeros(batch, np.int64), np.zeros(batch), problem.stop, [np.zeros(batch)], [])
+    return Outcome(np.zeros(batch, np.int64), np.zeros(batch), problem.stop, [np.zeros(batch)], [], [loop_stage(problem.stop)])
 
 
 def _finish(problem: Problem, states: np.ndarray, outcome: Outcome, tol: float, on_failure: str, max_memory: int) -> Status:
@@ -189,6 +208,7 @@ def _finish(problem: Problem, states: np.ndarray, outcome: Outcome, tol: float, 
     if on_failure != "fallback":
         return Status.NOT_CONVERGED
     sequential(problem, states, outcome.first)
+    outcome.stages.append(loop_stage(problem.stop, outcome.first))
     outcome.residual, _ = residual(problem, states, tol, max_memory)
     return Status.FALLBACK
 
@@ -212,7 +232,8 @@ def _solution(problem, states, outcome, status, batched, method, backend, tol, l
         states=states[one], method=method, backend=backend, status=status, converged=converged[one],
         iterations=outcome.iterations[one], residual=outcome.residual[one], residuals=np.array(outcome.residuals)[:, one],
         steps=steps[:, one], resumed_at=outcome.first[one], tol=tol,
-        lengths=None if lengths is None else problem.stop.copy())
+        lengths=None if lengths is None else problem.stop.copy(),
+        work=Work(tuple(outcome.stages), loop_stage(problem.stop), outcome.levels))
 
 
 def _report(solution: Solution, on_failure: str) -> Solution:

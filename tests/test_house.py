@@ -15,7 +15,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 PUBLIC = [value for module in (ps, ps.cells) for name, value in vars(module).items()
           if not name.startswith("_") and not inspect.ismodule(value)]
 FUNCTIONS = [value for value in PUBLIC if inspect.isfunction(value)]
-CELLS = [ps.cells.Elman, ps.cells.GRU, ps.cells.LSTM, ps.cells.LEM]
+CELLS = [getattr(ps.cells, name) for name in ("Elman", "GRU", "ImplicitGRU", "LSTM", "LEM", "Linear", "ODE")]
 
 
 def documented_parameters(docstring):

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numba.extending import register_jitable
 
-from pitsolve.cells.base import Cell, GeneralCell
+from pitsolve.cells.base import Cell, GeneralCell, Parameters
+from pitsolve.cells.parameters import Fields, checked_fields
 from pitsolve.compile import user_function
+
+
+@functools.cache
+def coarse_step(coarse: Callable) -> Callable:
+    """The ``step`` of a coarse grid; one function for all ratios, so that they share their kernels."""
+    register_jitable(coarse)
+
+    def step(p, x, h, new):
+        coarse(p, x, h, new, int(p.ratio[0].real))
+
+    return step
 
 
 @dataclass(frozen=True)
@@ -17,19 +31,29 @@ class Custom(GeneralCell):
 
     state_size: int
     step: Callable
-    parameters: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    parameters: Fields = ()
     jacobian: Callable | None = None
     diagonal: Callable | None = None
     pullback: Callable | None = None
+    coarse: Callable | None = None
+    constants: tuple[tuple[str, float], ...] = ()
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return dict(self.parameters)
 
+    def coarsened(self, params: Parameters, ratio: int) -> tuple[Cell, Parameters]:
+        if self.coarse is None:
+            return super().coarsened(params, ratio)
+        total = ratio * int(dict(self.constants).get("ratio", 1))
+        return Custom(self.input_size, self.state_size, coarse_step(self.coarse), self.parameters, coarse=self.coarse,
+                      constants=(("ratio", float(total)),)), params
+
 
 def custom(
     step: Callable, state_size: int, input_size: int = 0, *, parameters: dict[str, tuple[int, ...]] | None = None,
     jacobian: Callable | None = None, diagonal: Callable | None = None, pullback: Callable | None = None,
+    coarse: Callable | None = None,
 ) -> Custom:
     r"""A cell from any function :math:`h_t = f(h_{t-1}, x_t; \theta)`.
 
@@ -51,6 +75,9 @@ def custom(
         (df/dh)^T v. What is not given is computed by complex steps, exact to rounding: ``step`` must then be analytic (no
         ``abs``, ``min``, ``max`` or comparison of states), and costs n evaluations for the Jacobian and one evaluation for
         every parameter and input for the gradient.
+    coarse : callable, optional
+        ``coarse(p, x, h, new, ratio)`` writes what stands on a coarse grid for ``ratio`` steps with the input of the first;
+        ``ratio`` is an integer of at least 1. Methods with coarse grids need it; its derivatives come from complex steps.
 
     Returns
     -------
@@ -80,18 +107,10 @@ def custom(
     >>> bool(sol.converged)
     True
     """
-    shapes = {}
-    for name, shape in (parameters or {}).items():
-        if not name.isidentifier() or name.startswith("_"):
-            raise ValueError(f"parameters must have names that are Python identifiers, got {name!r}")
-        shape = tuple(shape) if isinstance(shape, (tuple, list)) else (shape,)
-        if not shape or any(not isinstance(size, (int, np.integer)) or size < 1 for size in shape):
-            raise ValueError(f"parameters[{name!r}] must be a shape of positive integers, got {shape!r}")
-        shapes[name] = tuple(map(int, shape))
-    given = {"jacobian": jacobian, "diagonal": diagonal, "pullback": pullback}
+    given = {"jacobian": jacobian, "diagonal": diagonal, "pullback": pullback, "coarse": coarse}
     functions = {name: user_function(f, name) for name, f in given.items() if f is not None}
     return Custom(input_size=input_size, state_size=state_size, step=user_function(step, "step"),
-                  parameters=tuple(shapes.items()), **functions)
+                  parameters=checked_fields(parameters or {}, "ratio"), **functions)
 
 
 def verify(cell: Cell, params: dict[str, np.ndarray] | None = None, *, seed: int = 7, tol: float = 1e-9) -> dict[str, float]:
@@ -100,7 +119,7 @@ def verify(cell: Cell, params: dict[str, np.ndarray] | None = None, *, seed: int
     Parameters
     ----------
     cell : Cell
-        A cell with a ``step``: custom cells and LEM.
+        A cell with a ``step``: custom cells, LEM and ODE.
     params : dict of ndarray, optional
         Parameters; by default ``cell.init(seed)``.
     seed : int
@@ -124,12 +143,13 @@ def verify(cell: Cell, params: dict[str, np.ndarray] | None = None, *, seed: int
     >>> sorted(ps.cells.verify(ps.cells.LEM(input_size=3, hidden_size=3, dt=0.5)))
     ['diagonal', 'jacobian', 'pullback']
     """
-    from pitsolve.backends.cpu.general_model import GeneralModel, bundle_for  # kernels know cells, so not at import
+    from pitsolve.backends.cpu.general_model import GeneralModel  # kernels know cells, so not at import
 
     if not isinstance(cell, GeneralCell):
-        raise TypeError(f"cell must be a cell with a step function (a custom cell or LEM), got {type(cell).__name__}")
+        raise TypeError(f"cell must be a cell with a step function (a custom cell, LEM or ODE), got {type(cell).__name__}")
     params = {name: np.asarray(value, np.float64) for name, value in (params or cell.init(seed)).items()}
-    plain = Custom(cell.input_size, cell.state_size, cell.step, tuple(cell.shapes.items()))
+    plain = Custom(cell.input_size, cell.state_size, cell.step, tuple(cell.shapes.items()),
+                   constants=cell.constants)
     random = np.random.default_rng(seed)
     steps, n = 8, cell.state_size
     x, states = random.normal(size=(1, steps, cell.input_size)), np.empty((1, steps, n))
@@ -154,12 +174,12 @@ def verify(cell: Cell, params: dict[str, np.ndarray] | None = None, *, seed: int
             differences[name] = _compare(name, derivative(stated, order), derivative(stepped, order), tol)
     if cell.pullback is not None:
         ours, theirs = pulled(stated), pulled(stepped)
-        bundle, flat = bundle_for(cell.shapes), np.concatenate([params[name].ravel() for name in cell.shapes] or [np.zeros(0)])
         ours["h"], theirs["h"] = np.zeros((steps, n)), np.einsum("tij,ti->tj", derivative(stepped, stepped.BLOCKS), v[0])
         before = np.concatenate([previous, states[0, :-1]])
-        for t in range(steps):  # the kernels have no use for dh, so it is called as plain Python
-            cell.pullback(bundle(flat), x[0, t], before[t], states[0, t], v[0, t], bundle(np.zeros_like(flat)),
-                          np.zeros(cell.input_size), ours["h"][t])
+        for t in range(steps):  # kernels have no use for dh and leave the last one in their scratch memory
+            totals = stated.totals(np.zeros_like(x))
+            stated.accumulate(totals, None, x, states, before[t:t + 1], v[:, t:t + 1], t, start, stop)
+            ours["h"][t] = stated.work.take("pulled", len(totals["theta"]), n)[-1]
         differences["pullback"] = max(_compare(f"pullback: d{name}", ours[name], theirs[name], tol) for name in ours)
     return differences
 

@@ -8,7 +8,7 @@ step once more.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from pitsolve.backends.cpu import pointwise
 from pitsolve.backends.cpu.simd import register_bytes
 from pitsolve.compile import specialise
 from pitsolve.methods.problem import Problem
+from pitsolve.work import Stage
 
 
 @dataclass
@@ -27,6 +28,8 @@ class Outcome:
     first: np.ndarray
     residuals: list[np.ndarray]
     steps: list[np.ndarray]
+    stages: list[Stage] = field(default_factory=list)
+    levels: int = 1
 
 
 # correct(defect, jacobian, begin, start, stop, carry) -> (change, carry): the approximate inverse on one slab.

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pitsolve.cells.base import Parameters
+
 SLAB_ALIGNMENT = 256  # slabs begin at multiples of every chunk size of the kernels
 
 
@@ -21,12 +23,15 @@ class Problem:
     h0 : ndarray (B, S)
     stop : int64 ndarray (B,)
         Length of each sequence.
+    params : dict of ndarray
+        Those of the cell, for its coarse forms.
     """
 
     model: object
     x: np.ndarray
     h0: np.ndarray
     stop: np.ndarray
+    params: Parameters
 
     @property
     def steps(self) -> int:

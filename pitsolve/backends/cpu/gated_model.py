@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from pitsolve.backends.cpu import gated, gated_adjoint
+from pitsolve.backends.cpu.gated_windows import GatedWindows
 from pitsolve.backends.cpu.products import block_vectors, pack
 from pitsolve.backends.cpu.simd import lanes_for
 from pitsolve.backends.cpu.workspace import Workspace, aligned_zeros
@@ -21,7 +24,7 @@ class GatedModel:
     VALUE, DIAGONAL, BLOCKS = gated.VALUE, gated.DIAGONAL, gated.BLOCKS
 
     def __init__(self, cell: GatedCell, params: Parameters):
-        self.cell = cell
+        self.cell, self._params = cell, params
         self.dtype = params["weight_hh"].dtype
         n, heads = cell.hidden_size, cell.heads
         self.lanes = lanes = lanes_for(self.dtype, n)
@@ -42,33 +45,70 @@ class GatedModel:
         back_vectors = block_vectors(units // lanes, 12)
         self._back = {"STEP_VECTORS": back_vectors, "STEP_SETS": _sets(back_vectors)}
 
-        weight_hh = np.ascontiguousarray(params["weight_hh"])
-        by_gate = weight_hh.reshape(cell.GATES, n, self.columns)
-        own_column = np.arange(n) % self.columns
-        side_by_side = aligned_zeros((n, cell.GATES + 1, -(-self.columns // lanes) * lanes), self.dtype)
-        side_by_side[:, :-1, :self.columns] = by_gate.transpose(1, 0, 2)
-        side_by_side[np.arange(n), -1, own_column] = 1.0
-        diagonal = self._pad(by_gate[:, np.arange(n), own_column].ravel())
-        self._matrix = {self.VALUE: diagonal, self.DIAGONAL: diagonal, self.BLOCKS: side_by_side, gated.PARTIALS: diagonal}
-        input_rows = self._pad(params["weight_ih"])
-        self._input_weight = pack(input_rows.T, lanes, self._tile_vectors)
-        self._input_bias = self._pad_bias(params["bias_ih"], self._input_weight)
-        self._to_input = pack(input_rows, lanes, self._tile_vectors)
-        hidden_rows = self._pad(weight_hh if self.headed else self._dense(weight_hh))
+    @functools.cached_property
+    def _input(self) -> tuple[np.ndarray, np.ndarray]:
+        """W_ih and b_ih for tiles."""
+        weight = pack(self._pad(self._params["weight_ih"]).T, self.lanes, self._tile_vectors)
+        return weight, self._pad_bias(self._params["bias_ih"], weight)
+
+    @functools.cached_property
+    def _to_input(self) -> np.ndarray:
+        """W_ih^T for tiles."""
+        return pack(self._pad(self._params["weight_ih"]), self.lanes, self._tile_vectors)
+
+    def _hidden(self, vectors: int) -> tuple[np.ndarray, np.ndarray]:
+        """W_hh and b_hh for tiles of so many vectors, or for heads."""
+        weight = self._params["weight_hh"]
         if self.headed:
-            by_gate = hidden_rows.reshape(cell.GATES, units, self.columns).transpose(0, 2, 1)
-            self._step_weight = self._tile_weight = np.ascontiguousarray(by_gate)
-            blocks = weight_hh.reshape(cell.GATES, heads, self.columns, self.columns)
-            transposed = aligned_zeros((cell.GATES, self.columns, units), self.dtype)
-            transposed[:, :, :n] = blocks.transpose(0, 2, 1, 3).reshape(cell.GATES, self.columns, n)
-            self._back_weight = transposed
+            by_gate = self._pad(weight).reshape(self.cell.GATES, self.units, self.columns)
+            packed = np.ascontiguousarray(by_gate.transpose(0, 2, 1))
         else:
-            self._step_weight = pack(hidden_rows.T, lanes, step_vectors)
-            self._tile_weight = pack(hidden_rows.T, lanes, self._tile_vectors)
-            self._back_weight = pack(hidden_rows, lanes, back_vectors)
-        self._step_bias = self._pad_bias(params["bias_hh"], self._step_weight)
-        self._tile_bias = self._pad_bias(params["bias_hh"], self._tile_weight)
-        self._zero = np.zeros(max(self._to_input.shape[0] * self._to_input.shape[2], 12 * lanes), self.dtype)
+            packed = pack(self._pad(self._dense(weight)).T, self.lanes, vectors)
+        return packed, self._pad_bias(self._params["bias_hh"], packed)
+
+    @functools.cached_property
+    def _step_hidden(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._hidden(self._step["STEP_VECTORS"])
+
+    @functools.cached_property
+    def _tile_hidden(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._hidden(self._tile_vectors)
+
+    @functools.cached_property
+    def _to_hidden(self) -> np.ndarray:
+        """W_hh^T for tiles, or for heads."""
+        cell, weight = self.cell, self._params["weight_hh"]
+        if not self.headed:
+            return pack(self._pad(self._dense(weight)), self.lanes, self._back["STEP_VECTORS"])
+        blocks = weight.reshape(cell.GATES, cell.heads, self.columns, self.columns)
+        transposed = aligned_zeros((cell.GATES, self.columns, self.units), self.dtype)
+        transposed[:, :, :cell.hidden_size] = blocks.transpose(0, 2, 1, 3).reshape(cell.GATES, self.columns, cell.hidden_size)
+        return transposed
+
+    @functools.cached_property
+    def _diagonal(self) -> np.ndarray:
+        """W_k[i, i] of every gate k and unit i."""
+        n = self.cell.hidden_size
+        by_gate = self._params["weight_hh"].reshape(self.cell.GATES, n, self.columns)
+        return self._pad(by_gate[:, np.arange(n), np.arange(n) % self.columns].ravel())
+
+    @functools.cached_property
+    def _side_by_side(self) -> np.ndarray:
+        """For every unit, its row of each W_k and of the identity."""
+        cell, n = self.cell, self.cell.hidden_size
+        rows = aligned_zeros((n, cell.GATES + 1, -(-self.columns // self.lanes) * self.lanes), self.dtype)
+        rows[:, :-1, :self.columns] = self._params["weight_hh"].reshape(cell.GATES, n, self.columns).transpose(1, 0, 2)
+        rows[np.arange(n), -1, np.arange(n) % self.columns] = 1.0
+        return rows
+
+    @functools.cached_property
+    def _zero(self) -> np.ndarray:
+        return np.zeros(max(self._to_input.shape[0] * self._to_input.shape[2], 12 * self.lanes), self.dtype)
+
+    @functools.cached_property
+    def windows(self) -> GatedWindows:
+        """The verbs on windows of time."""
+        return GatedWindows(self.cell, self._params, self._dense(self._params["weight_hh"]))
 
     def _head_columns(self) -> np.ndarray:
         """For every row of weight_hh, the columns of the dense matrix that it holds: those of the unit's own head."""
@@ -77,6 +117,8 @@ class GatedModel:
 
     def _dense(self, weight: np.ndarray) -> np.ndarray:
         """weight_hh with the columns of all heads."""
+        if self.cell.heads == 1:
+            return weight
         dense = np.zeros((weight.shape[0], self.cell.hidden_size), self.dtype)
         np.put_along_axis(dense, self._head_columns(), weight, axis=1)
         return dense
@@ -104,7 +146,7 @@ class GatedModel:
         """Scratch memory of one time step of one sequence, in bytes."""
         heads, m = self.cell.blocks
         jacobian = {self.VALUE: 0, self.DIAGONAL: self.cell.state_size, self.BLOCKS: heads * m * m}[order]
-        gates = 2 * (self._input_bias.size + self._tile_bias.size)
+        gates = 4 * self.width
         return (jacobian + gates + 2 * self.cell.state_size) * self.dtype.itemsize
 
     def carry(self, state: np.ndarray) -> np.ndarray:
@@ -120,17 +162,19 @@ class GatedModel:
         return parts.reshape(carry.shape[0], self.cell.state_size)
 
     def _project(self, x, begin, end, start, stop):
-        drive = self.work.take("drive", x.shape[0], end - begin, self._input_bias.size)
-        self._kernel(gated.project)(x, self._input_weight, self._input_bias, drive, begin, start, stop)
+        weight, bias = self._input
+        drive = self.work.take("drive", x.shape[0], end - begin, bias.size)
+        self._kernel(gated.project)(x, weight, bias, drive, begin, start, stop)
         return drive
 
     def propagate(self, x, carry, states, begin, end, start, stop, source=None) -> None:
         """h_t = f(h_{t-1}, x_t) + g_t into ``states`` for begin <= t < end, one after the other; ``source`` is g or None."""
         batch = x.shape[0]
         drive = self._project(x, begin, end, start, stop)
-        u = self.work.take("u_step", batch, self._step_bias.size)
+        weight, bias = self._step_hidden
+        u = self.work.take("u_step", batch, bias.size)
         added = states if source is None else source
-        arguments = (drive, self._step_weight, self._step_bias, added, self.cell.ratio, carry, u, states, begin, start, stop)
+        arguments = (drive, weight, bias, added, self.cell.ratio, carry, u, states, begin, start, stop)
         if batch == 1:  # no threads to start, which costs little on a quiet machine and much on a busy one
             self._kernel(gated.propagate_row, SOURCE=source is not None, **self._step)(*arguments, 0)
         else:
@@ -152,11 +196,13 @@ class GatedModel:
     def _linearise(self, order, x, states, previous, begin, end, start, stop, dp, du, ds, jacobian):
         batch, length = x.shape[0], end - begin
         drive = self._project(x, begin, end, start, stop)
-        u = self.work.take("u", batch, length, self._tile_bias.size)
+        weight, bias = self._tile_hidden
+        u = self.work.take("u", batch, length, bias.size)
         defect = self.work.take("defect", batch, length, self.cell.state_size)
         defect[...] = 0.0
+        matrix = self._side_by_side if order == self.BLOCKS else self._diagonal
         self._kernel(gated.linearise, ORDER=order)(
-            drive, self._tile_weight, self._tile_bias, self._matrix[order], self.cell.ratio, states, previous, u, defect, dp,
+            drive, weight, bias, matrix, self.cell.ratio, states, previous, u, defect, dp,
             du, ds, jacobian, begin, start, stop)
         return defect
 
@@ -182,9 +228,9 @@ class GatedModel:
         _, du, ds = partials
         batch = dstates.shape[0]
         v = self.work.take("v", batch, self.width)
-        width = max(self.units, self._back_weight.shape[0] * self._back_weight.shape[2])
+        width = max(self.units, self._to_hidden.shape[0] * self._to_hidden.shape[2])
         product = self.work.take("product", batch, width)
-        arguments = (dstates, self._back_weight, self._zero, du, ds, carry, v, product, adjoint, begin, start, stop)
+        arguments = (dstates, self._to_hidden, self._zero, du, ds, carry, v, product, adjoint, begin, start, stop)
         if batch == 1:
             self._kernel(gated_adjoint.backward_row, **self._back)(*arguments, 0)
         else:

@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections import namedtuple
-from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 
 from pitsolve.backends.cpu import complexmath, general  # noqa: F401  (complexmath extends math to complex numbers)
+from pitsolve.backends.cpu.general_windows import GeneralWindows
 from pitsolve.backends.cpu.workspace import Workspace
 from pitsolve.cells.base import GeneralCell, Parameters
+from pitsolve.cells.parameters import Fields, packing
 from pitsolve.compile import specialise
 
 _TASKS = 8  # partial sums of the parameter gradients; fixed, so that they do not depend on the number of threads
-
-
-def bundle_for(shapes: dict[str, tuple[int, ...]]) -> Callable:
-    """A function from the flat array of all parameters to a named tuple of views."""
-    views, offset = [], 0
-    for shape in shapes.values():
-        size = math.prod(shape)
-        views.append(f"theta[{offset}:{offset + size}].reshape({shape!r})")
-        offset += size
-    names = {"__name__": __name__, "Parameters": namedtuple("Parameters", shapes)}  # with a module, kernels stay cached
-    exec(f"def bundle(theta):\n    return Parameters({', '.join(views)})", names)
-    return names["bundle"]
 
 
 class GeneralModel:
@@ -44,8 +33,13 @@ class GeneralModel:
 
     def _kernel(self, function, derivative=None, **constants):
         cell = self.cell
-        return specialise(function, bundle=_bundle(cell), step=cell.step, GIVEN=derivative is not None,
+        return specialise(function, bundle=packing(_fields(cell))[0], step=cell.step, GIVEN=derivative is not None,
                           derivative=derivative or cell.step, PARAMETERS=_fields(cell), **constants)
+
+    @cached_property
+    def windows(self) -> GeneralWindows:
+        """The verbs that work on many windows of time at once."""
+        return GeneralWindows(self, self._kernel, self._theta)
 
     def step_bytes(self, order: int) -> int:
         """Scratch memory of one time step of one sequence, in bytes."""
@@ -101,17 +95,6 @@ class GeneralModel:
         return gradients
 
 
-_bundles: dict[tuple, Callable] = {}
-
-
-def _bundle(cell: GeneralCell) -> Callable:
-    """One bundle function for each list of shapes, so that equal cells share their kernels."""
-    key = _fields(cell)
-    if key not in _bundles:
-        _bundles[key] = bundle_for(dict(key))
-    return _bundles[key]
-
-
-def _fields(cell: GeneralCell) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def _fields(cell: GeneralCell) -> Fields:
     """Name and shape of everything in ``p``: the parameters, then the constants."""
     return (*cell.shapes.items(), *((name, (1,)) for name, _ in cell.constants))

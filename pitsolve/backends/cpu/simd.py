@@ -182,7 +182,7 @@ def vector_pointer(builder, vector, pointer):
     return builder.bitcast(pointer, vector.llvm.as_pointer())
 
 
-def _mask(builder, vector, valid):
+def mask(builder, vector, valid):
     """Lanes below ``valid``."""
     lanes = ir.VectorType(_INDEX, vector.lanes)
     numbers = ir.Constant(lanes, list(range(vector.lanes)))
@@ -198,7 +198,7 @@ def _masked(builder, vector, name, result, arguments):
     return builder.call(function, arguments)
 
 
-def _load(builder, vector, pointer, valid):
+def load_masked(builder, vector, pointer, valid):
     """A vector, or its first ``valid`` lanes followed by zeros."""
     pointer = vector_pointer(builder, vector, pointer)
     align = vector.scalar.bitwidth // 8
@@ -208,12 +208,12 @@ def _load(builder, vector, pointer, valid):
         with then:
             builder.store(builder.load(pointer, align=align), result)
         with otherwise:
-            arguments = [pointer, ir.Constant(ir.IntType(32), align), _mask(builder, vector, valid), vector.constant(0.0)]
+            arguments = [pointer, ir.Constant(ir.IntType(32), align), mask(builder, vector, valid), vector.constant(0.0)]
             builder.store(_masked(builder, vector, "load", vector.llvm, arguments), result)
     return builder.load(result)
 
 
-def _store(builder, vector, pointer, value, valid):
+def store_masked(builder, vector, pointer, value, valid):
     pointer = vector_pointer(builder, vector, pointer)
     align = vector.scalar.bitwidth // 8
     whole = builder.icmp_signed(">=", valid, ir.Constant(_INDEX, vector.lanes))
@@ -221,7 +221,7 @@ def _store(builder, vector, pointer, value, valid):
         with then:
             builder.store(value, pointer, align=align)
         with otherwise:
-            arguments = [value, pointer, ir.Constant(ir.IntType(32), align), _mask(builder, vector, valid)]
+            arguments = [value, pointer, ir.Constant(ir.IntType(32), align), mask(builder, vector, valid)]
             _masked(builder, vector, "store", ir.VoidType(), arguments)
 
 
@@ -238,7 +238,7 @@ def load(typing, array, offset, stride, valid, count, lanes):
         for k in range(result.count):
             at = builder.add(args[1], builder.mul(args[2], ir.Constant(_INDEX, k)))
             pointer = element_pointer(context, builder, sig.args[0], args[0], at)
-            values.append(_load(builder, vector, pointer, args[3]))
+            values.append(load_masked(builder, vector, pointer, args[3]))
         return context.make_tuple(builder, result, values)
 
     return result(array, types.int64, types.int64, types.int64, count, lanes), generate
@@ -253,7 +253,7 @@ def store(typing, array, offset, stride, valid, values):
         for k in range(sig.args[4].count):
             at = builder.add(args[1], builder.mul(args[2], ir.Constant(_INDEX, k)))
             pointer = element_pointer(context, builder, sig.args[0], args[0], at)
-            _store(builder, vector, pointer, builder.extract_value(args[4], k), args[3])
+            store_masked(builder, vector, pointer, builder.extract_value(args[4], k), args[3])
         return context.get_dummy_value()
 
     return types.void(array, types.int64, types.int64, types.int64, values), generate

@@ -1,0 +1,261 @@
+"""Time grids: windows of a grid, levels of a hierarchy, and the step that a level takes, forward or transposed backward.
+
+Level l has N_l = N_{l-1} // m steps, each of which stands for m steps of the level above it (the next finer one). A window
+holds the m steps from one C-point to the next; the points inside are F-points. Steps that do not fill a window at the end
+of a march belong to a shorter one, which has no C-point at its end. All grids are integers, sequence by sequence.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pitsolve.backends.cpu.model import bind
+from pitsolve.backends.cpu.workspace import aligned_zeros
+from pitsolve.methods.problem import Problem
+from pitsolve.work import Stage
+
+
+class Windows:
+    """All windows of ``size`` steps of sequences of ``stop`` steps, in the order of sequences and, within one, of the march.
+
+    ``row``, ``first``, ``last`` are what the window verbs take. ``entry`` and ``exit`` are where the value before a window
+    and the value after it stand in the array of unknowns; ``whole`` selects the windows that end in a C-point and ``coarse``
+    is where that C-point stands on the next coarser grid.
+    """
+
+    def __init__(self, stop: np.ndarray, size: int, reverse: bool):
+        counts = -(-stop // size)
+        self.row = np.repeat(np.arange(stop.size), counts)
+        number = np.arange(self.row.size) - np.repeat(np.cumsum(counts) - counts, counts)
+        begin, end = number * size, np.minimum(number * size + size, stop[self.row])
+        self.opening = number == 0
+        self.whole = end - begin == size
+        self.broken = ~self.whole
+        if reverse:
+            self.first, self.last = stop[self.row] - end, stop[self.row] - begin
+            self.entry, self.exit = self.last.copy(), self.first
+            coarse = (stop // size)[self.row] - 1 - number
+        else:
+            self.first, self.last = begin, end
+            self.entry, self.exit = begin - 1, end - 1
+            coarse = number
+        self.entry[self.opening] = 0  # not read; their value is the initial one
+        self.coarse = coarse[self.whole]
+        self.c_row, self.c_point = self.row[self.whole], self.exit[self.whole]
+        self.length = int((end - begin).max(initial=0))
+        self.steps = int((end - begin).sum())
+
+    def stage(self, level: int) -> Stage:
+        """This many independent windows, as work."""
+        return Stage(level, self.row.size, self.length, self.steps)
+
+
+@dataclass
+class ForwardStep:
+    """h -> f(h, x_t) + g_t on one level: the unknown of step t is h_{t+1}, known before the first step."""
+
+    model: object
+    x: np.ndarray
+    reverse = False
+
+    def sweep(self, u, starts, windows, source):
+        return self.model.windows.sweep(self.x, u, starts, windows.row, windows.first, windows.last, source)
+
+    def solve(self, u, initial, stop, source):
+        steps = self.x.shape[1]
+        self.model.propagate(self.x, self.model.carry(initial), u, 0, steps, np.zeros_like(stop), stop, source)
+
+    def forcing(self, u, stop):
+        """The source of the equation restricted to this grid: none, the inputs are in the step."""
+        return None
+
+
+@dataclass
+class AdjointStep:
+    """c -> J_t^T (c + b_t) + g_t on one level: the unknown of step t is c_t, known after the last step.
+
+    On level 0, b is dL/dh. On coarse levels b is used for a first guess only, as their corrections have other sources.
+    """
+
+    model: object
+    x: np.ndarray
+    states: np.ndarray
+    previous: np.ndarray
+    before: np.ndarray
+    number: int
+    reverse = True
+
+    def sweep(self, u, starts, windows, source):
+        before = self.before if self.number == 0 else None
+        return self._pull(u, starts, windows, before, source)
+
+    def _pull(self, u, starts, windows, before, after):
+        return self.model.windows.pull(self.x, self.states, self.previous, u, starts, windows.row, windows.first,
+                                       windows.last, before, after)
+
+    def solve(self, u, initial, stop, source):
+        whole = Windows(stop, max(1, int(stop.max(initial=0))), reverse=True)
+        u[whole.row, whole.exit] = self.sweep(u, initial[whole.row], whole, source)
+
+    def forcing(self, u, stop):
+        """J_t^T b_t at every t, b being the sum of dL/dh over the steps that a coarse step stands for."""
+        every = Windows(stop, 1, reverse=True)
+        source = np.zeros_like(u)
+        zeros = np.zeros((every.row.size, u.shape[2]), u.dtype)
+        source[every.row, every.exit] = self._pull(u, zeros, every, self.before, None)
+        return source
+
+
+@dataclass
+class Level:
+    """One time grid: its step, its unknowns u (B, N, S), the value before the first step, and the FAS source g."""
+
+    number: int
+    coarsening: int
+    step: ForwardStep | AdjointStep
+    u: np.ndarray
+    initial: np.ndarray
+    stop: np.ndarray
+    stages: list[Stage]
+    g: np.ndarray | None = None
+    windows: Windows = field(init=False)
+    every: Windows = field(init=False)
+    ends: np.ndarray = field(init=False)
+
+    def __post_init__(self):
+        self.restrict_to(np.ones(self.stop.size, bool))
+
+    def restrict_to(self, active: np.ndarray) -> None:
+        """Work on some of the sequences from now on."""
+        self.active_stop = np.where(active, self.stop, 0)
+        self.windows = Windows(self.active_stop, self.coarsening, self.step.reverse)
+        self.every = Windows(self.active_stop, 1, self.step.reverse) if self.number else None
+        self.ends = None
+
+    def _starts(self, windows: Windows) -> np.ndarray:
+        starts = self.u[windows.row, windows.entry]
+        starts[windows.opening] = self.initial[windows.row[windows.opening]]
+        return starts
+
+    def relax_f(self) -> None:
+        """Every F-point from the C-point before it; ``ends`` keeps what the last step of each window leads to."""
+        windows = self.windows
+        self.ends = self.step.sweep(self.u, self._starts(windows), windows, self.g)
+        self.u[windows.row[windows.broken], windows.exit[windows.broken]] = self.ends[windows.broken]
+        self.stages.append(windows.stage(self.number))
+
+    def relax_c(self, weight: float) -> None:
+        """Every C-point from the F-point before it, which F-relaxation has already evaluated."""
+        new = self.ends[self.windows.whole]
+        self.c_points = new if weight == 1.0 else weight * new + (1.0 - weight) * self.c_points
+
+    @property
+    def c_points(self) -> np.ndarray:
+        """The unknowns at the C-points, (C, S)."""
+        return self.u[self.windows.c_row, self.windows.c_point]
+
+    @c_points.setter
+    def c_points(self, values: np.ndarray) -> None:
+        self.u[self.windows.c_row, self.windows.c_point] = values
+
+    def each_step(self) -> np.ndarray:
+        """What every step alone leads to from the unknown before it, without a source."""
+        self.stages.append(self.every.stage(self.number))
+        return self.step.sweep(self.u, self._starts(self.every), self.every, None)
+
+    def solve(self) -> None:
+        """All steps one after the other."""
+        self.step.solve(self.u, self.initial, self.active_stop, self.g)
+        alive = self.active_stop > 0
+        self.stages.append(Stage(self.number, int(alive.sum()), int(self.active_stop.max(initial=0)),
+                                 int(self.active_stop.sum())))
+
+    def norms(self, values: np.ndarray) -> np.ndarray:
+        """2-norm over the C-points of each sequence; the order of the sum is fixed."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = np.square(values, dtype=np.float64).sum(axis=1)
+            return np.sqrt(np.bincount(self.windows.c_row, squares, self.stop.size))
+
+    def residual(self) -> np.ndarray:
+        """What each C-point would change by, (C, S); F-points have no residual after F-relaxation."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.ends[self.windows.whole] - self.c_points
+
+
+def ratios(steps: int, levels: int, coarsening: tuple[int, ...]) -> list[int]:
+    """Steps of level 0 that one step of each level stands for; as many levels as have a step at all."""
+    spans = [1]
+    for m in coarsening[:levels - 1]:
+        if steps // (spans[-1] * m) < 1:
+            break
+        spans.append(spans[-1] * m)
+    return spans
+
+
+def forward_hierarchy(problem: Problem, states: np.ndarray, levels: int, coarsening: tuple[int, ...]) -> list[Level]:
+    """The levels of h_t = f(h_{t-1}, x_t); a coarse step sees the input of the first step that it stands for."""
+    spans, stages, hierarchy = ratios(int(problem.stop.max(initial=0)), levels, coarsening), [], []
+    for number, span in enumerate(spans):
+        length = problem.steps // span
+        if number == 0:
+            model, x, u = problem.model, problem.x, states
+        else:
+            model = bind(*problem.model.cell.coarsened(problem.params, span), problem.h0.dtype)
+            x = np.ascontiguousarray(problem.x[:, :length * span:span])
+            u = aligned_zeros((states.shape[0], length, states.shape[2]), states.dtype)
+        m = coarsening[number] if number + 1 < len(spans) else max(1, length)
+        hierarchy.append(Level(number, m, ForwardStep(model, x), u, problem.h0, problem.stop // span, stages))
+    return hierarchy
+
+
+def adjoint_hierarchy(problem: Problem, states: np.ndarray, dstates: np.ndarray, levels: int,
+                      coarsening: tuple[int, ...]) -> list[Level]:
+    """The levels of c_t = J_t^T (dL/dh_t + c_{t+1}), coarse steps linearised at the states of level 0.
+
+    Time runs backward, so the points of a coarse grid are counted from the end of each sequence: n_j = N - (N_l - j) M.
+    """
+    spans, stages, hierarchy = ratios(int(problem.stop.max(initial=0)), levels, coarsening), [], []
+    zero = np.zeros_like(problem.h0)
+    for number, span in enumerate(spans):
+        length = problem.steps // span
+        m = coarsening[number] if number + 1 < len(spans) else max(1, length)
+        u = aligned_zeros((states.shape[0], length, states.shape[2]), states.dtype)
+        if number == 0:
+            step = AdjointStep(problem.model, problem.x, states, problem.h0, dstates, 0)
+        else:
+            model = bind(*problem.model.cell.coarsened(problem.params, span), problem.h0.dtype)
+            step = AdjointStep(model, *_at_points(problem, states, dstates, span, length), number)
+        hierarchy.append(Level(number, m, step, u, zero, problem.stop // span, stages))
+    return hierarchy
+
+
+def _at_points(problem: Problem, states: np.ndarray, dstates: np.ndarray, span: int, length: int):
+    """Inputs, states and the state before them at the points of a coarse grid, and dL/dh summed between the points."""
+    stop, rows = problem.stop, np.arange(problem.stop.size)
+    steps = stop // span
+    point = (stop - steps * span)[:, None] + np.arange(length) * span  # where step j starts
+    inside = np.arange(length) < steps[:, None]
+    begin = np.where(inside, point, 0)
+    end = np.where(inside, point + span - 1, 0)  # where the state that it leads to stands in ``states``
+    mask = inside[:, :, None]
+    x = np.ascontiguousarray(np.where(mask, problem.x[rows[:, None], begin], 0))
+    after = np.ascontiguousarray(np.where(mask, states[rows[:, None], end], 0))
+    offset = (stop - steps * span)[:, None]
+    previous = np.where(offset > 0, states[rows, np.maximum(offset[:, 0] - 1, 0)], problem.h0)
+    between = np.zeros_like(after)
+    for shift in range(span):  # a fixed order of additions
+        between += np.where(mask, dstates[rows[:, None], np.where(inside, point + shift, 0)], 0)
+    return x, after, previous, between
+
+
+def coarsenings(levels: int, coarsening: int | tuple[int, ...]) -> tuple[int, ...]:
+    """One coarsening factor for each pair of levels."""
+    return (coarsening,) * (levels - 1) if isinstance(coarsening, int) else tuple(coarsening)
+
+
+def entries(problem: Problem, window: int) -> int:
+    """Numbers at the C-points of the longest sequence."""
+    return max(1, int(problem.stop.max(initial=0)) // window) * max(1, math.prod(problem.h0.shape[1:]))
