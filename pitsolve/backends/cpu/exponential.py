@@ -68,7 +68,7 @@ def step(p, x, h, new):
 
 @inline
 def frozen_jacobian(p, x, h, new, J):
-    """e^A, the derivative of the step with A held fixed: the matrix of DEER's iteration."""
+    """e^A, the derivative of the step with A held fixed: the matrix of the paper's iteration."""
     matrices = stack(h[0], ROWS, SIZE).reshape((MATRICES, SIZE, SIZE))
     vectors, rows = stack(h[0], VECTORS, SIZE), stack(h[0], 4, SIZE)
     integrate(p, x, h, matrices, vectors, rows, True)
