@@ -105,9 +105,9 @@ def solve_ode(
     inputs : ndarray (T + 1, m) or (B, T + 1, m), optional
         x on the grid. An equation that depends on time takes what it needs of t as an input.
     method : str
-        ``"deer"`` (Newton's method over a prefix scan), ``"frozen-deer"`` (the same with :math:`e^{A_i}` for the derivative of a
-        step, as in the paper: n^3 in place of n^4 operations a step, but more iterations, and too many where the equation is
-        both stiff and far from linear), or ``"sequential"`` (the loop).
+        ``"deer"`` (Newton's method over a prefix scan), ``"frozen-deer"`` (the same with :math:`e^{A_i}` for the derivative
+        of a step, as in the paper: n^3 in place of n^4 operations a step, but more iterations, and too many where the equation
+        is both stiff and far from linear), or ``"sequential"`` (the loop).
     tol : float, optional
         Bound on the residual of each step, as in :func:`pitsolve.solve`. It is not the error of the discretisation, which the
         grid decides.
@@ -132,8 +132,9 @@ def solve_ode(
 
     References
     ----------
-    Lim, Zhu, Selfridge and Kasim, ICLR 2024, section 3.3 (the iteration); Hochbruck, Ostermann and Schweitzer, "Exponential
-    Rosenbrock-type methods", SIAM J. Numer. Anal. 47 (2009), section 2 (the equation).
+    Lim, Zhu, Selfridge and Kasim, "Parallelizing non-linear sequential models over the sequence length", ICLR 2024 (the
+    iteration); Hochbruck, Ostermann and Schweitzer, "Exponential Rosenbrock-type methods", SIAM J. Numer. Anal. 47 (2009) (the
+    equation).
 
     Examples
     --------
