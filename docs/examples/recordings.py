@@ -76,8 +76,9 @@ def compare(name: str, cell: ps.cells.GRU, x: np.ndarray, lengths: np.ndarray | 
             states = float(np.abs(found.states - loop.states).max())
             error = max([relative(gradient.params[k], exact.params[k]) for k in params] + [relative(gradient.x, exact.x)])
             print(f"| {name} | {method} | {np.dtype(dtype)} | {found.iterations.min()}-{found.iterations.max()} | "
-                  f"{int(found.converged.sum())}/{found.converged.size} {found.status.name.lower()} | {found.residual.max():.1e} | "
-                  f"{states:.1e} | {error:.1e} | {forward:.2f} | {backward:.2f} | {mine:.2f} | {back:.2f} |", flush=True)
+                  f"{int(found.converged.sum())}/{found.converged.size} {found.status.name.lower()} | "
+                  f"{found.residual.max():.1e} | {states:.1e} | {error:.1e} | "
+                  f"{forward:.2f} | {backward:.2f} | {mine:.2f} | {back:.2f} |", flush=True)
 
 
 def main() -> None:
