@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from pitsolve.backends.cpu.pointwise import PART, magnitude
 from pitsolve.cells.base import Cell
 
 BACKENDS = ("auto", "cpu", "cuda")
 _DTYPES = (np.float32, np.float64)
 
 
-def _describe(value: object) -> str:
+def describe(value: object) -> str:
     """What a user passed, in a few words."""
     if isinstance(value, np.ndarray):
         return f"an array of dtype {value.dtype} and shape {value.shape}"
@@ -51,7 +52,7 @@ def float_array(name: str, value: object, ndims: tuple[int, ...] | None = None, 
                         "that does not form an array") from None
     if array.dtype.newbyteorder("=") not in _DTYPES:
         raise TypeError(f"{name} must be an array of float32 or float64, got "
-                        f"{_describe(value)}{'' if array is value else f' of dtype {array.dtype}'}")
+                        f"{describe(value)}{'' if array is value else f' of dtype {array.dtype}'}")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if ndims is not None and array.ndim not in ndims:
         raise ValueError(f"{name} must have {_alternatives(ndims)} axes, got shape {array.shape}")
@@ -64,12 +65,18 @@ def _alternatives(values: tuple) -> str:
     return " or ".join(str(v) for v in values)
 
 
+def is_finite(array: np.ndarray) -> bool:
+    """Whether there is neither NaN nor infinity; False may be wrong where sums overflow."""
+    if array.size >= PART and array.flags.c_contiguous:
+        return bool(np.isfinite(magnitude(array)))  # on all threads
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(array.sum()))  # a finite sum has finite terms
+
+
 def all_finite(name: str, array: np.ndarray) -> None:
     """Raise a ValueError that names the first NaN or infinity of ``array``."""
-    # The sum of finite numbers may overflow, but a finite sum proves that there is neither NaN nor infinity.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(array.sum()):
-            return
+    if is_finite(array):
+        return
     bad = ~np.isfinite(array)
     if bad.any():
         index = tuple(int(i) for i in np.unravel_index(np.argmax(bad), array.shape))
@@ -109,52 +116,6 @@ def flag(name: str, value: object) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)
-
-
-def _matrices_of(A_name: str, A: np.ndarray, b_name: str, b: np.ndarray) -> None:
-    """Raise a ValueError unless A holds one diagonal, dense or block-diagonal matrix for each row of b (..., n)."""
-    extra = A.ndim - b.ndim
-    if extra not in (0, 1, 2):
-        raise ValueError(f"{A_name} must have as many axes as {b_name} (diagonal), one more (dense) or two more (block "
-                         f"diagonal), got {A.ndim} axes, shape {A.shape}, for {b_name} of shape {b.shape}")
-    n = b.shape[-1]
-    if extra < 2:
-        shape(A_name, A, b.shape + (n,) * extra, f"for {b_name} of shape {b.shape}")
-        return
-    blocks, rows, columns = A.shape[-3:]
-    if rows != columns or blocks * rows != n or A.shape[:-3] != b.shape[:-1]:
-        raise ValueError(f"{A_name} must have shape (..., k, m, m) with k m = {n} and leading axes {b.shape[:-1]} "
-                         f"for {b_name} of shape {b.shape}, got {A.shape}")
-
-
-def scan_arguments(A: object, b: object, y0: object) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The arrays of an affine scan, y0 filled with zeros where it is None.
-
-    ``b`` is (..., T, n); ``A`` is (..., T, n), (..., T, n, n) or (..., T, k, n // k, n // k); ``y0`` is (..., n).
-    Only y0 is checked for NaN and infinity here: in A and b they always reach the last state, which is checked instead.
-    """
-    b = float_array("b", b, finite=False)
-    A = float_array("A", A, finite=False)
-    if b.ndim < 2:
-        raise ValueError(f"b must have at least 2 axes (..., T, n), got shape {b.shape}")
-    _matrices_of("A", A, "b", b)
-    expected = b.shape[:-2] + b.shape[-1:]
-    y0 = np.zeros(expected, b.dtype) if y0 is None else float_array("y0", y0)
-    shape("y0", y0, expected, f"for b of shape {b.shape}")
-    same_dtype({"A": A, "b": b, "y0": y0})
-    return A, b, y0
-
-
-def affine_map(name: str, pair: object) -> tuple[np.ndarray, np.ndarray]:
-    """The arrays of an affine map (A, b): b is (..., n); A is (..., n), (..., n, n) or (..., k, n // k, n // k)."""
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise TypeError(f"{name} must be a pair (A, b), got {_describe(pair)}")
-    A = float_array(f"{name}[0]", pair[0], finite=False)
-    b = float_array(f"{name}[1]", pair[1], finite=False)
-    if b.ndim < 1:
-        raise ValueError(f"{name}[1] must have at least 1 axis (..., n), got a scalar")
-    _matrices_of(f"{name}[0]", A, f"{name}[1]", b)
-    return A, b
 
 
 # ------------------------------------------------------------------------------------------------- solve and gradient

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pitsolve import check
+from pitsolve import check, check_scan
 from pitsolve.backends.cpu.scan import scan as _scan_cpu
 from pitsolve.backends.cpu.workspace import aligned
 
@@ -60,8 +60,8 @@ def compose(
     >>> A.item(), b.item()
     (6.0, 13.0)
     """
-    A1, b1 = check.affine_map("earlier", earlier)
-    A2, b2 = check.affine_map("later", later)
+    A1, b1 = check_scan.affine_map("earlier", earlier)
+    A2, b2 = check_scan.affine_map("later", later)
     check.shape("later[1]", b2, b1.shape, "as in earlier")
     check.shape("later[0]", A2, A1.shape, "as in earlier")
     check.same_dtype({"earlier[0]": A1, "earlier[1]": b1, "later[0]": A2, "later[1]": b2})
@@ -115,7 +115,7 @@ def affine_scan(
     >>> affine_scan(np.full((4, 1), 0.5), np.ones((4, 1)))[:, 0]
     array([1.   , 1.5  , 1.75 , 1.875])
     """
-    A, b, y0 = check.scan_arguments(A, b, y0)
+    A, b, y0 = check_scan.scan_arguments(A, b, y0)
     reverse = check.flag("reverse", reverse)
     check.backend_name(backend)
     out = aligned(b.shape, b.dtype)

@@ -229,9 +229,8 @@ def _finish(problem: Problem, states: np.ndarray, outcome: Outcome, tol: float, 
 
 def _finite(states: np.ndarray) -> np.ndarray:
     """Whether each sequence of states is free of NaN and infinity."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(states.sum()):  # one pass and no memory; a finite sum has finite terms
-            return np.ones(states.shape[0], bool)
+    if check.is_finite(states):
+        return np.ones(states.shape[0], bool)
     return np.isfinite(states).all(axis=(1, 2))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pitsolve.backends.cpu.pointwise import magnitude
 from pitsolve.cells.base import Parameters
 from pitsolve.methods.problem import Problem
 from pitsolve.methods.shooting import Windows, default_window
@@ -27,7 +28,7 @@ def adjoint_shooting(problem: Problem, states: np.ndarray, dstates: np.ndarray, 
     new = np.zeros((windows.row.size, problem.h0.shape[1]), states.dtype)
     todo, before, dh0 = slice(None), dstates, np.zeros_like(problem.h0)
     leading, follow = np.flatnonzero(windows.first == 0), windows.follow
-    scale = np.abs(dstates).max(initial=0.0)
+    scale = magnitude(dstates)
     while True:
         carries = np.zeros_like(new)
         carries[todo] = verbs.accumulate(totals, problem.x, states, problem.h0, new[todo], *windows[todo], before, tol * scale)
@@ -50,7 +51,7 @@ def carries_by_shooting(problem: Problem, states: np.ndarray, dstates: np.ndarra
     ends, todo, follow = np.zeros_like(starts), np.arange(windows.row.size), windows.follow
     while todo.size:
         ends[todo] = verbs.pull(problem.x, states, problem.h0, carries, starts[todo], *windows[todo], before=dstates)
-        scale = max(np.abs(ends).max(initial=0.0), np.abs(dstates).max(initial=0.0))
+        scale = max(magnitude(ends), magnitude(dstates))
         moved = follow[np.abs(ends[follow] - starts[follow - 1]).max(axis=1, initial=0.0) > tol * scale]
         todo = moved - 1
         starts[todo] = ends[moved]

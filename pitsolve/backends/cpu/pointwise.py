@@ -3,13 +3,14 @@
 import numpy as np
 from numba import prange
 
-from pitsolve.backends.cpu.simd import load, store
-from pitsolve.backends.cpu.tuples import add, highest, larger_ratio, repaired
-from pitsolve.compile import constant, inline, kernel
+from pitsolve.backends.cpu.simd import load, register_bytes, store
+from pitsolve.backends.cpu.tuples import add, highest, larger, larger_ratio, repaired
+from pitsolve.compile import constant, inline, kernel, specialise
 
 LANES = constant("LANES")
 
 CHUNK = 256  # time steps of one parallel task; fixed, so that no result depends on the number of threads
+PART = 1 << 15  # numbers of one parallel task of `largest`
 LIMIT = 100000000  # bound on repaired iterates, as in the authors' code of DEER
 
 
@@ -21,6 +22,35 @@ def largest_change(change, change_at, states, states_at, count):
         largest = larger_ratio(largest, load(change, change_at + i, 0, count - i, 1, LANES),
                                load(states, states_at + i, 0, count - i, 1, LANES))
     return highest(largest)
+
+
+@kernel(parallel=True)
+def largest(values, norms):
+    """The largest |v| of each of ``norms.size`` equal parts; NaN if there is one."""
+    for number in prange(norms.size):
+        largest_part(values, norms, np.int64(number))
+
+
+@kernel
+def largest_part(values, norms, part):
+    begin, end = part * values.size // norms.size, (part + 1) * values.size // norms.size
+    most, rest = load(values, begin, 0, 0, 4, LANES), load(values, begin, 0, 0, 1, LANES)
+    while begin + 4 * LANES <= end:  # four maxima that do not wait for each other
+        most = larger(most, load(values, begin, LANES, LANES, 4, LANES))
+        begin += 4 * LANES
+    for i in range(begin, end, LANES):
+        rest = larger(rest, load(values, i, 0, end - i, 1, LANES))
+    sizes = highest(most), highest(rest)
+    norms[part] = sizes[0] if not sizes[0] <= sizes[1] else sizes[1]
+
+
+def magnitude(values: np.ndarray) -> float:
+    """max |v| of a C-contiguous array; NaN if there is one, 0 if it is empty."""
+    if values.size == 0:
+        return 0.0
+    norms = np.empty(max(1, values.size // PART))
+    specialise(largest, LANES=register_bytes() // values.itemsize)(values.reshape(-1), norms)
+    return float(norms.max())
 
 
 @kernel(parallel=True)

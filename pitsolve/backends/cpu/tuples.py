@@ -54,6 +54,19 @@ def larger_ratio(typing, largest, change, state):
 
 
 @intrinsic
+def larger(typing, largest, values):
+    """max(largest, |values|), elementwise; NaN wins."""
+    vector = largest.dtype
+
+    def generate(context, builder, sig, args):
+        pairs = [(builder.extract_value(args[0], k), builder.extract_value(args[1], k)) for k in range(largest.count)]
+        results = [vector.call(builder, "maximum", old, vector.call(builder, "fabs", new)) for old, new in pairs]
+        return context.make_tuple(builder, largest, results)
+
+    return largest(largest, values), generate
+
+
+@intrinsic
 def repaired(typing, values, limit):
     """NaN becomes 0 and everything is clipped to +-limit, a compile-time constant."""
     if not isinstance(limit, types.IntegerLiteral):
@@ -74,13 +87,15 @@ def repaired(typing, values, limit):
 
 @intrinsic
 def highest(typing, values):
-    """The largest number in a vector (a tuple of one); NaN wins."""
+    """The largest number in a tuple of vectors; NaN wins."""
     vector = values.dtype
 
     def generate(context, builder, sig, args):
-        scalar = vector.llvm.element
+        scalar, total = vector.llvm.element, builder.extract_value(args[0], 0)
+        for k in range(1, values.count):
+            total = vector.call(builder, "maximum", total, builder.extract_value(args[0], k))
         name = f"llvm.vector.reduce.fmaximum.v{vector.lanes}f{vector.scalar.bitwidth}"
         function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(scalar, [vector.llvm]), name)
-        return builder.call(function, [builder.extract_value(args[0], 0)])
+        return builder.call(function, [total])
 
     return vector.scalar(values), generate
