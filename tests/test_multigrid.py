@@ -77,6 +77,18 @@ def test_cycles_are_those_of_the_naive_twin(setting):
     compare(GATED, *setting, rtol=1e-11, atol=1e-13)
 
 
+@given(settings())
+def test_any_cycle_ends_after_as_many_as_make_everything_exact(setting):
+    steps, coarsening, relaxations, cycle, weight, start = setting
+    params, x, h0 = GATED.problem(steps, scale=3.0)
+    solution = mgrit(GATED.cell, params, x, h0, levels=len(coarsening) + 1, coarsening=coarsening, cycle=cycle, weight=weight,
+                     relaxation="F" + "CF" * relaxations, nested=start == "nested", skip_first=start == "skip", tol=1e-13,
+                     on_failure="raise")
+    exact = relaxations + 1 if weight == 1.0 else 1
+    assert solution.iterations <= -(-(steps // coarsening[0]) // exact) + (start == "skip")
+    assert_allclose(solution.states, sequential(GATED, params, x, h0), rtol=1e-11, atol=1e-12)
+
+
 @every_grid
 def test_every_kind_of_cell_has_the_cycles_of_the_twin(grid):
     coarsening = (3,) if grid is SCALAR else (4, 2)
