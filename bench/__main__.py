@@ -11,6 +11,7 @@ BENCHMARKS = {
     "scan": "affine scans against memory bandwidth and jax.lax.associative_scan",
     "recurrent": "GRU: every method against torch.nn.GRU, JAX DEER and our own sequential loop",
     "multigrid": "one V-cycle of mgrit against PyMGRIT and NumPy; with --figure, residual against work of all methods",
+    "windows": "shooting against the loop and torch.nn.GRU; all methods on networks of short and long memory",
     "startup": "import, first solve with a warm and with an empty disk cache",
 }
 DRAWING = ("multigrid",)

@@ -2,6 +2,8 @@
 
 from pitsolve import cells as cells
 from pitsolve.gradient import gradient as gradient
+from pitsolve.ode import gradient_ode as gradient_ode
+from pitsolve.ode import solve_ode as solve_ode
 from pitsolve.parareal import PararealSolution as PararealSolution
 from pitsolve.parareal import parareal as parareal
 from pitsolve.scan import affine_scan as affine_scan

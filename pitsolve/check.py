@@ -248,40 +248,44 @@ def states_like(name: str, value: object, batch: int, steps: int, cell: Cell, ba
     return np.ascontiguousarray(array.reshape(batch, steps, n))
 
 
-def positive(name: str, value: object) -> float:
-    """A finite number above zero."""
+def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not 0 < value < np.inf:
-        raise ValueError(f"{name} must be positive and finite, got {value!r}")
     return float(value)
+
+
+def positive(name: str, value: object) -> float:
+    """A finite number above zero."""
+    number = _number(name, value)
+    if not 0 < number < np.inf:
+        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+    return number
 
 
 def fraction(name: str, value: object) -> float:
     """A number in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    if not 0 <= value <= 1:
+    number = _number(name, value)
+    if not 0 <= number <= 1:
         raise ValueError(f"{name} must be between 0 and 1, got {value!r}")
-    return float(value)
+    return number
+
+
+def _integer(name: str, value: object, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return int(value)
 
 
 def count(name: str, value: object) -> int:
     """An integer of at least one."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
-    return int(value)
+    return _integer(name, value, 1)
 
 
 def length(name: str, value: object) -> int:
     """An integer of at least zero."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < 0:
-        raise ValueError(f"{name} must be at least 0, got {value}")
-    return int(value)
+    return _integer(name, value, 0)
 
 
 def choice(name: str, value: object, valid: Iterable[str]) -> str:

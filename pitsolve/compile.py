@@ -130,10 +130,19 @@ def specialise(function: Callable, **constants: object) -> Callable:
     if identity not in _specialised:
         described = ";".join(f"{name}={_describe(constants[name])}" for name in sorted(constants))
         key = hashlib.sha256((_package_source() + described).encode()).hexdigest()[:16]
-        bound = {name: numba.njit(_copy(value, {}, value.__name__), **_FLAGS, fastmath=_CONTRACT, forceinline=True)
-                 if isinstance(value, types.FunctionType) else value for name, value in constants.items()}
-        _specialised[identity] = _compile(function, bound, key, {}, cache=True)
+        _specialised[identity] = _compile(function, _inlined(constants), key, {}, cache=True)
     return _specialised[identity]
+
+
+def bound(*functions: Callable, **constants: object) -> tuple[types.FunctionType, ...]:
+    """Copies of marked functions with the given names bound, fit to be constants themselves, such as the step of a cell."""
+    names, done = _inlined(constants), {}
+    return tuple(_compile(function, names, "bound", done).py_func for function in functions)
+
+
+def _inlined(constants: dict[str, object]) -> dict[str, object]:
+    return {name: numba.njit(_copy(value, {}, value.__name__), **_FLAGS, fastmath=_CONTRACT, forceinline=True)
+            if isinstance(value, types.FunctionType) else value for name, value in constants.items()}
 
 
 def _copy(function: types.FunctionType, names: dict, qualname: str) -> types.FunctionType:

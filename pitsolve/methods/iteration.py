@@ -100,11 +100,11 @@ def _expected(residuals: list[np.ndarray], quadratic: bool) -> np.ndarray:
     last = residuals[-1]
     if not quadratic:
         return last
-    if len(residuals) == 1:
-        return last**2
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        if len(residuals) == 1:
+            return last**2
         factor = np.nan_to_num(last / residuals[-2]**2, nan=1.0)
-    return np.minimum(factor, 1.0) * last**2
+        return np.minimum(factor, 1.0) * last**2
 
 
 def iterate(problem: Problem, states: np.ndarray, correct: Correction, *, order: int, quadratic: bool, tol: float,

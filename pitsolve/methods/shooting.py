@@ -151,11 +151,15 @@ class _Shooting:
 
     def _moves(self) -> tuple[np.ndarray, np.ndarray]:
         """Which starts differ from the end before them, and by how much relative to max(1, |end|)."""
-        moves, mismatch = np.zeros(self.windows.row.size, bool), np.zeros(self.windows.row.size)
+        mismatch = np.zeros(self.windows.row.size)
         old, new = self.starts[self.follow], self.ends[self.follow - 1]
         with np.errstate(over="ignore", invalid="ignore"):
-            mismatch[self.follow] = np.max(np.abs(new - old) / np.maximum(1.0, np.abs(new)), axis=1, initial=0.0)
-        moves[self.follow] = ((new != old) & ~(np.isnan(new) & np.isnan(old))).any(axis=1)
+            mismatch[self.follow] = (np.abs(new - old) / np.maximum(1.0, np.abs(new))).max(axis=1, initial=0.0)
+        moves = mismatch != 0.0
+        unknown = self.follow[np.isnan(mismatch[self.follow])]
+        if unknown.size:  # NaN where NaN was is no move
+            old, new = self.starts[unknown], self.ends[unknown - 1]
+            moves[unknown] = ((new != old) & ~(np.isnan(new) & np.isnan(old))).any(axis=1)
         return moves, mismatch
 
     def _merge(self, moved: np.ndarray) -> None:
@@ -209,7 +213,7 @@ class _Shooting:
 
     def _keep_starts(self, mismatch: np.ndarray) -> None:
         """At a boundary that matches within the tolerance the start is the state, so that its residual is the mismatch."""
-        small = self.follow[(mismatch[self.follow] > 0) & (mismatch[self.follow] <= self.tol)]
+        small = np.flatnonzero((mismatch > 0) & (mismatch <= self.tol))
         self.states[self.windows.row[small], self.windows.first[small] - 1] = self.starts[small]
 
     def _by_sequence(self, values: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from pitsolve.backends.cpu.workspace import Workspace, aligned_zeros
 from pitsolve.cells.base import GatedCell, Parameters
 from pitsolve.compile import specialise
 
+_SHORTEST_BLOCK = 8  # steps
 _BATCH_BYTES = 1 << 17  # of the outer products that one tile sums; what it reads stays in the second-level cache
 _VECTORS = 2  # vectors of windows in one task: with 8 rows, 16 accumulators, two loads and a broadcast a step
 
@@ -22,10 +23,13 @@ _VECTORS = 2  # vectors of windows in one task: with 8 rows, 16 accumulators, tw
 def _layout(parts: int, hidden: int, inputs: int, units: int, lanes: int, width: int) -> tuple[int, int, np.ndarray]:
     """Steps of a block, numbers in a slot, and where the numbers of consecutive steps stand in the ring.
 
-    A block is so long that whole squares of inputs and states move where the sizes allow. The rest of a square goes to the last
+    A block is so long that whole squares of inputs and states move where the sizes allow, and long enough for the processor to
+    read ahead in every window. The rest of a square goes to the last
     row of a slot, which nobody reads.
     """
     block = max(lanes // math.gcd(lanes, size) for size in (parts * hidden, max(1, inputs)))
+    while block < _SHORTEST_BLOCK:
+        block *= 2
     stride = units + inputs + 1
     slot = (2 + parts * (stride + units)) * width
     part, unit, step = np.arange(parts)[:, None], np.arange(hidden), np.arange(block)[:, None] * slot

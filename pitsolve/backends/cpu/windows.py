@@ -54,7 +54,7 @@ def sweep_task(x, states, starts, sourced, source, weight, ratio, row, first, la
     units = weight.shape[0] * ROWS
     slot = slot_size(units, m)
     longest = prepare_lanes(states, m, row, first, last, index, task)
-    prepare_ring(ring, block, slot, units, m)
+    prepare_ring(ring, min(block, longest) + 1, (block + 1) * slot, slot, units, m, size // PARTS)
     prepare_sums(sums)
     limit_ending(index, 0, size, True)
     move_in(starts, index[ROW], 0, index[HERE], ring, places[START], size, 0)
@@ -111,15 +111,17 @@ def prepare_lanes(states, m, row, first, last, index, task):
 
 
 @kernel
-def prepare_ring(ring, block, slot, units, m):
-    """Zeros, and in every slot the two rows of ones that multiply the biases."""
+def prepare_ring(ring, slots, zero, slot, units, m, n):
+    """Ones that multiply the biases, zeros in the rows that pad the states and in the row that starts every product."""
     width = LANES * VECTORS
-    for i in range(ring.size):
-        ring[i] = 0.0
-    for j in range(block + 1):
-        for lane in range(width):
-            ring[j * slot + lane] = 1.0
-            ring[j * slot + (units + 1 + m) * width + lane] = 1.0
+    ring[zero:zero + width] = 0.0
+    for j in range(slots):
+        at = j * slot
+        ring[at:at + width] = 1.0
+        ring[at + (units + 1 + m) * width:at + (units + 2 + m) * width] = 1.0
+        for part in range(PARTS):
+            pad = at + (1 + part * (units + m + 1)) * width
+            ring[pad + n * width:pad + units * width] = 0.0
 
 
 @inline
