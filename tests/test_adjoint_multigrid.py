@@ -123,7 +123,7 @@ def test_the_tolerance_is_met_with_as_many_cycles_as_it_takes():
         before = max(error(gradient, exact))
 
 
-@pytest.mark.parametrize("options", [{}, {"cycles": 2}], ids=["converged", "truncated"])
+@pytest.mark.parametrize("options", [{}, {"cycles": 2}, {"tol": 1e-3}], ids=["converged", "truncated", "tolerance"])
 @pytest.mark.parametrize("grid", [GATED, GRIDS["gru"]], ids=["gated", "gru"])
 def test_ragged_sequences_have_the_gradients_they_have_alone(grid, options):
     lengths = [70, 0, 1, 3, 4, 33]

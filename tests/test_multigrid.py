@@ -249,6 +249,19 @@ def test_the_tolerance_may_be_relative_to_the_first_residual():
     assert below[-1] and not below[:-1].any() and solution.converged
 
 
+def test_a_norm_above_the_tolerance_has_not_converged_though_every_point_is_below():
+    params, x, h0 = GATED.problem(400)
+    once = cycles(1, GATED.cell, params, x, h0)
+    tol = 0.9 * float(once.residual)
+    with pytest.warns(RuntimeWarning, match="Not converged"):
+        solution = mgrit(GATED.cell, params, x, h0, max_iter=1, tol=tol, on_failure="warn")
+    assert not solution.converged and solution.resumed_at < 400
+    relative = {"relative": True, "tol": tol / float(once.residuals[0]), "max_iter": 1}
+    solution = mgrit(GATED.cell, params, x, h0, **relative)
+    assert solution.status is ps.Status.FALLBACK
+    assert_allclose(solution.states, sequential(GATED, params, x, h0), rtol=1e-4, atol=1e-4)
+
+
 def test_a_batch_stops_sequence_by_sequence():
     params, x, h0 = GATED.problem(100, batch=2)
     x[1], h0[1] = 0.0, 0.0
