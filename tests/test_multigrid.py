@@ -77,6 +77,18 @@ def test_cycles_are_those_of_the_naive_twin(setting):
     compare(GATED, *setting, rtol=1e-11, atol=1e-13)
 
 
+@given(settings())
+def test_any_cycle_ends_after_as_many_as_make_everything_exact(setting):
+    steps, coarsening, relaxations, cycle, weight, start = setting
+    params, x, h0 = GATED.problem(steps, scale=3.0)
+    solution = mgrit(GATED.cell, params, x, h0, levels=len(coarsening) + 1, coarsening=coarsening, cycle=cycle, weight=weight,
+                     relaxation="F" + "CF" * relaxations, nested=start == "nested", skip_first=start == "skip", tol=1e-13,
+                     on_failure="raise")
+    exact = relaxations + 1 if weight == 1.0 else 1
+    assert solution.iterations <= -(-(steps // coarsening[0]) // exact) + (start == "skip")
+    assert_allclose(solution.states, sequential(GATED, params, x, h0), rtol=1e-11, atol=1e-12)
+
+
 @every_grid
 def test_every_kind_of_cell_has_the_cycles_of_the_twin(grid):
     coarsening = (3,) if grid is SCALAR else (4, 2)
@@ -235,6 +247,19 @@ def test_the_tolerance_may_be_relative_to_the_first_residual():
     solution = mgrit(GATED.cell, params, x, h0, relative=True, tol=1e-3)
     below = solution.residuals <= 1e-3 * solution.residuals[0]
     assert below[-1] and not below[:-1].any() and solution.converged
+
+
+def test_a_norm_above_the_tolerance_has_not_converged_though_every_point_is_below():
+    params, x, h0 = GATED.problem(400)
+    once = cycles(1, GATED.cell, params, x, h0)
+    tol = 0.9 * float(once.residual)
+    with pytest.warns(RuntimeWarning, match="Not converged"):
+        solution = mgrit(GATED.cell, params, x, h0, max_iter=1, tol=tol, on_failure="warn")
+    assert not solution.converged and solution.resumed_at < 400
+    relative = {"relative": True, "tol": tol / float(once.residuals[0]), "max_iter": 1}
+    solution = mgrit(GATED.cell, params, x, h0, **relative)
+    assert solution.status is ps.Status.FALLBACK
+    assert_allclose(solution.states, sequential(GATED, params, x, h0), rtol=1e-4, atol=1e-4)
 
 
 def test_a_batch_stops_sequence_by_sequence():

@@ -95,10 +95,10 @@ class _History:
 
 def _iterate(levels: list[Level], *, cycle: str, sweeps: tuple[int, ...], weight: float, nested: bool, skip_first: bool,
              max_iter: int, done: Callable[[_History], np.ndarray],
-             leave: Callable[[np.ndarray], None] = lambda rows: None) -> _History:
+             leave: Callable[[_History, np.ndarray], None]) -> _History:
     """Cycles until ``done(history)``, each sequence for itself, has them all; finite termination at the latest.
 
-    ``leave`` sees which sequences are about to be dropped, while the levels still hold their residuals.
+    ``leave(history, rows)`` sees which sequences are about to be dropped, while the levels still hold their residuals.
     """
     top, batch = levels[0], levels[0].stop.size
     history = _History([], [], [], np.zeros(batch, np.int64), np.ones(batch, bool))
@@ -124,7 +124,7 @@ def _iterate(levels: list[Level], *, cycle: str, sweeps: tuple[int, ...], weight
         if history.cycles.any() or not skip_first:
             still &= np.isfinite(history.residuals[-1])
         if (still != history.active).any():
-            leave(history.active & ~still)
+            leave(history, history.active & ~still)
             history.active = still
             kept = top.ends, top.windows
             for level in levels:
@@ -177,12 +177,15 @@ def mgrit(problem: Problem, states: np.ndarray, *, levels: int = 3, coarsening: 
     hierarchy = forward_hierarchy(problem, states, levels, factors)
     top, first = hierarchy[0], problem.stop.copy()
 
-    def done(history: _History) -> np.ndarray:
+    def limits(history: _History) -> np.ndarray:
         start = history.residuals[1 if skip_first and len(history.residuals) > 1 else 0]
-        return history.residuals[-1] <= (tol * start if relative else tol)
+        return tol * start if relative else np.full_like(start, tol)
 
-    def leave(rows: np.ndarray) -> None:
-        first[rows] = _first_beyond(top, tol)[rows]
+    def done(history: _History) -> np.ndarray:
+        return history.residuals[-1] <= limits(history)
+
+    def leave(history: _History, rows: np.ndarray) -> None:
+        first[rows] = _first_beyond(top, limits(history))[rows]
 
     history = _iterate(hierarchy, cycle=cycle, sweeps=_sweeps(relaxation, levels), weight=weight, nested=nested,
                        skip_first=skip_first, max_iter=max_iter, done=done, leave=leave)
@@ -191,11 +194,12 @@ def mgrit(problem: Problem, states: np.ndarray, *, levels: int = 3, coarsening: 
     return Outcome(history.cycles, history.residuals[-1], first, history.residuals, history.changes, top.stages, len(hierarchy))
 
 
-def _first_beyond(level: Level, tol: float) -> np.ndarray:
-    """For every sequence, the step into its first C-point whose own residual exceeds ``tol``."""
+def _first_beyond(level: Level, limits: np.ndarray) -> np.ndarray:
+    """For every sequence, the step into its first C-point with more than half its share of a residual norm of ``limits``."""
     first, windows = level.stop.copy(), level.windows
+    shares = 0.5 * limits / np.sqrt(np.maximum(1, level.stop // level.coarsening))
     with np.errstate(over="ignore", invalid="ignore"):
-        small = np.linalg.norm(level.residual(), axis=1) <= tol
+        small = np.linalg.norm(level.residual(), axis=1) <= shares[windows.c_row]
     np.minimum.at(first, windows.c_row[~small], windows.c_point[~small])
     return first
 
@@ -237,12 +241,16 @@ def adjoint_mgrit(problem: Problem, states: np.ndarray, dstates: np.ndarray, *, 
     hierarchy = adjoint_hierarchy(problem, states, dstates, levels, factors)
     top, eps = hierarchy[0], float(np.finfo(states.dtype).eps)
 
+    errors = np.zeros(top.stop.size)
+
     def done(history: _History) -> np.ndarray:
         return history.residuals[-1] == 0 if cycles else _error(history, eps) <= tol
 
+    def leave(history: _History, rows: np.ndarray) -> None:
+        errors[rows] = _error(history, eps)[rows]
+
     history = _iterate(hierarchy, cycle=cycle, sweeps=_sweeps(relaxation, levels), weight=weight, nested=nested,
-                       skip_first=skip_first, max_iter=cycles or MAX_CYCLES, done=done)
-    errors = _error(history, eps)
+                       skip_first=skip_first, max_iter=cycles or MAX_CYCLES, done=done, leave=leave)
     failed = ~np.isfinite(history.residuals[-1]) if cycles else ~(errors <= tol)
     if failed.any():
         top.restrict_to(failed)
