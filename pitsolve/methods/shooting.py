@@ -119,11 +119,12 @@ class _Shooting:
         while (moved := ~(mismatch <= self.tol) & moves).any() and len(outcome.steps) < most:
             outcome.iterations += np.bincount(self.windows.row, moved, stop.size) > 0
             before = mismatch
-            if order is None:
-                self._merge(np.flatnonzero(moved))
+            if order is None and not self._merge(np.flatnonzero(moved)):
+                moves, mismatch = moves & ~moved, np.where(moved, 0.0, mismatch)  # no end has changed
             else:
-                self._correct(order, max_memory)
-            moves, mismatch = self._moves()
+                if order is not None:
+                    self._correct(order, max_memory)
+                moves, mismatch = self._moves()
             outcome.steps.append(outcome.residuals[-1])
             outcome.residuals.append(self._by_sequence(np.maximum(mismatch, self.difference)))
             if correction == "auto" and order is None:
@@ -162,15 +163,21 @@ class _Shooting:
             moves[unknown] = ((new != old) & ~(np.isnan(new) & np.isnan(old))).any(axis=1)
         return moves, mismatch
 
-    def _merge(self, moved: np.ndarray) -> None:
-        """Sweep the windows that moved, from the ends before them, until they meet the states of the last sweep."""
+    def _merge(self, moved: np.ndarray) -> bool:
+        """Sweep the windows that moved, from the ends before them, until they meet the states of the last sweep.
+
+        Whether a window came to its end first, which may move the next one.
+        """
         self.starts[moved] = self.ends[moved - 1]
         ends = self.ends[moved]
         steps, self.difference[moved] = self.verbs.merge(self.problem.x, self.states, self.starts[moved], *self.windows[moved],
                                                          self.tol, ends)
         self._count(steps)
-        self.ends[moved] = ends
-        self.states[self.windows.row[moved], self.windows.last[moved] - 1] = ends
+        ended = bool((steps == (self.windows.last - self.windows.first)[moved]).any())
+        if ended:
+            self.ends[moved] = ends
+            self.states[self.windows.row[moved], self.windows.last[moved] - 1] = ends
+        return ended
 
     def _correct(self, order: int, max_memory: int) -> None:
         """Newton's method on the boundaries: D_w is the Jacobian of window w, or the product of the diagonals of its steps."""

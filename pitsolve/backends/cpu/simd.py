@@ -151,6 +151,8 @@ _TANH_P = (-2.76076847742355e-16, 2.00018790482477e-13, -8.60467152213735e-11, 5
            1.48572235717979e-05, 6.37261928875436e-04, 4.89352455891786e-03)
 _TANH_Q = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
 _TANH_CLAMP = 7.90531110763549805
+_INTEGER = 1.5 * 2.0**52  # added to a float64, it leaves the nearest integer in the last bits
+_LOG2_HIGH, _LOG2_LOW = 0.693147180369123816490, 1.90821492927058770002e-10  # log 2 in two parts, the first one short
 
 
 def _tanh(builder, vector, x):
@@ -160,13 +162,20 @@ def _tanh(builder, vector, x):
         square = builder.fmul(x, x)
         numerator = builder.fmul(_polynomial(builder, vector, square, _TANH_P), x)
         return _divide(builder, vector, numerator, _polynomial(builder, vector, square, _TANH_Q))
-    # E = expm1(2|x| / 2^7) by its Taylor series, doubled seven times by expm1(2r) = E (E + 2); tanh = E / (E + 2).
-    size = vector.call(builder, "minnum", vector.call(builder, "fabs", x), vector.constant(20.0))
-    r = builder.fmul(size, vector.constant(1.0 / 64.0))
+    # E = expm1(2|x|) = 2^k expm1(r) + 2^k - 1 with 2|x| = k log 2 + r, expm1(r) by its Taylor series; tanh = E / (E + 2).
+    y = vector.call(builder, "minnum", builder.fmul(vector.call(builder, "fabs", x), vector.constant(2.0)), vector.constant(40.0))
+    shifted = vector.call(builder, "fma", y, vector.constant(1.0 / math.log(2.0)), vector.constant(_INTEGER))
+    k = builder.fsub(shifted, vector.constant(_INTEGER))
+    r = vector.call(builder, "fma", k, vector.constant(-_LOG2_HIGH), y)
+    r = vector.call(builder, "fma", k, vector.constant(-_LOG2_LOW), r)
     series = [1.0 / math.factorial(k) for k in range(13, 0, -1)]
-    e = builder.fmul(_polynomial(builder, vector, r, series), r)
-    for _ in range(7):
-        e = vector.call(builder, "fma", e, e, builder.fmul(e, vector.constant(2.0)))
+    square = builder.fmul(r, r)  # two chains that do not wait for each other
+    even, odd = (_polynomial(builder, vector, square, series[first::2]) for first in (0, 1))
+    part = builder.fmul(vector.call(builder, "fma", odd, r, even), r)
+    integers = ir.VectorType(_INDEX, vector.lanes)
+    exponent = builder.add(builder.bitcast(shifted, integers), ir.Constant(integers, [1023] * vector.lanes))
+    power = builder.bitcast(builder.shl(exponent, ir.Constant(integers, [52] * vector.lanes)), vector.llvm)
+    e = vector.call(builder, "fma", power, part, builder.fsub(power, vector.constant(1.0)))
     return vector.call(builder, "copysign", builder.fdiv(e, builder.fadd(e, vector.constant(2.0))), x)
 
 
