@@ -71,6 +71,8 @@ def compare(name: str, cell: ps.cells.GRU, x: np.ndarray, lengths: np.ndarray | 
         exact, backward = timed(ps.gradient, cell, params, inputs, loop, dstates, method="sequential")
         for method in methods:
             options, how, adjoint = METHODS[method]
+            if dtype == np.float32:  # 1e-6 for the norm of half a million numbers is beyond float32: the default is not
+                options = {key: value for key, value in options.items() if key != "tol"}
             found, mine = timed(ps.solve, cell, params, inputs, lengths=lengths, method=method, **options)
             gradient, back = timed(ps.gradient, cell, params, inputs, found, dstates, method=how, **adjoint)
             states = float(np.abs(found.states - loop.states).max())

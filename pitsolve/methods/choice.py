@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 
+from pitsolve.backends.cpu.gated_windows import windows_at_once
 from pitsolve.cells.base import GatedCell
 from pitsolve.methods.problem import Problem
 from pitsolve.methods.shooting import default_window
@@ -13,6 +14,8 @@ from pitsolve.methods.shooting import default_window
 _PROBE = 64  # steps in which the forgetting is measured
 _SHORTEST = 2048  # steps in all below which a probe and two launches cost more than windows gain
 _GAINS = ((8, 4.0), (16, 2.0), (48, 1.2), (96, 1.35), (np.inf, 1.6))  # one sweep over the loop on one core, up to a hidden size
+_GAIN_WIDTH = 32  # windows at once when they were measured
+_PROCESSORS = os.cpu_count() or 1
 _MARGIN = 0.8  # of the predicted gain that is trusted
 PATIENCE = 3  # iterations after which windows that were chosen here give way to the loop
 
@@ -30,18 +33,13 @@ def choose(problem: Problem, tol: float) -> str:
     if not isinstance(model.cell, GatedCell) or model.cell.heads > 1 or steps < _SHORTEST:
         return "sequential"
     window = default_window(batch, problem.steps)
-    tasks = -(-steps // (window * model.windows.width))
-    gain = next(gain for size, gain in _GAINS if model.cell.hidden_size <= size) * _width(problem)
-    processors = os.cpu_count() or 1
-    ratio = gain * min(processors, tasks) / min(processors, batch)
+    width = windows_at_once(model.dtype)
+    tasks = -(-steps // (window * width))
+    gain = next(gain for size, gain in _GAINS if model.cell.hidden_size <= size) * min(1.0, width / _GAIN_WIDTH)
+    ratio = gain * min(_PROCESSORS, tasks) / min(_PROCESSORS, batch)
     if ratio <= 1.0:
         return "sequential"
     return "shooting" if _merging(problem, tol) < _MARGIN * (ratio - 1.0) * window else "sequential"
-
-
-def _width(problem: Problem) -> float:
-    """Lanes in use, compared with those that the gains were measured with."""
-    return min(1.0, problem.model.windows.width / 32)
 
 
 def _merging(problem: Problem, tol: float) -> float:

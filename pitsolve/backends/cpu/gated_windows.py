@@ -19,6 +19,11 @@ _BATCH_BYTES = 1 << 17  # of the outer products that one tile sums; what it read
 _VECTORS = 2  # vectors of windows in one task: with 8 rows, 16 accumulators, two loads and a broadcast a step
 
 
+def windows_at_once(dtype: np.dtype) -> int:
+    """Windows of one task: the lanes of its vectors."""
+    return _VECTORS * register_bytes() // dtype.itemsize
+
+
 @functools.lru_cache
 def _layout(parts: int, hidden: int, inputs: int, units: int, lanes: int, width: int) -> tuple[int, int, np.ndarray]:
     """Steps of a block, numbers in a slot, and where the numbers of consecutive steps stand in the ring.
@@ -71,7 +76,7 @@ class GatedWindows:
         self.dtype = dense.dtype
         self.work, self._index = Workspace(self.dtype), Workspace(np.dtype(np.int64))
         self.lanes = register_bytes() // self.dtype.itemsize
-        self.width = _VECTORS * self.lanes
+        self.width = windows_at_once(self.dtype)
         n, m = cell.hidden_size, cell.input_size
         self._rows = min(8, 1 << (n - 1).bit_length())
         self._units = units = -(-n // self._rows) * self._rows

@@ -163,7 +163,8 @@ def _tanh(builder, vector, x):
         numerator = builder.fmul(_polynomial(builder, vector, square, _TANH_P), x)
         return _divide(builder, vector, numerator, _polynomial(builder, vector, square, _TANH_Q))
     # E = expm1(2|x|) = 2^k expm1(r) + 2^k - 1 with 2|x| = k log 2 + r, expm1(r) by its Taylor series; tanh = E / (E + 2).
-    y = vector.call(builder, "minnum", builder.fmul(vector.call(builder, "fabs", x), vector.constant(2.0)), vector.constant(40.0))
+    y = builder.fmul(vector.call(builder, "fabs", x), vector.constant(2.0))
+    y = vector.call(builder, "minnum", y, vector.constant(40.0))
     shifted = vector.call(builder, "fma", y, vector.constant(1.0 / math.log(2.0)), vector.constant(_INTEGER))
     k = builder.fsub(shifted, vector.constant(_INTEGER))
     r = vector.call(builder, "fma", k, vector.constant(-_LOG2_HIGH), y)
