@@ -13,7 +13,7 @@ from pitsolve.methods.shooting import default_window
 
 _PROBE = 64  # steps in which the forgetting is measured
 _SHORTEST = 2048  # steps in all below which a probe and two launches cost more than windows gain
-_GAINS = ((8, 4.0), (16, 2.0), (48, 1.2), (96, 1.35), (np.inf, 1.6))  # one sweep over the loop on one core, up to a hidden size
+_GAINS = ((8, 2.0), (16, 1.4), (48, 1.05), (96, 1.2), (np.inf, 1.5))  # one sweep over the loop on one core, up to a hidden size
 _GAIN_WIDTH = 32  # windows at once when they were measured
 _PROCESSORS = os.cpu_count() or 1
 _MARGIN = 0.8  # of the predicted gain that is trusted
