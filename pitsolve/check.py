@@ -142,8 +142,9 @@ def parameters(cell: Cell, params: object) -> dict[str, np.ndarray]:
     arrays = {}
     for name, size in expected.items():
         arrays[name] = np.ascontiguousarray(float_array(f"params[{name!r}]", params[name]))
-        shape(f"params[{name!r}]", arrays[name], size, f"for {cell}")
-    if arrays:
+        if arrays[name].shape != size:  # the words cost more than the comparison
+            shape(f"params[{name!r}]", arrays[name], size, f"for {cell}")
+    if len({array.dtype for array in arrays.values()}) > 1:
         same_dtype({f"params[{name!r}]": array for name, array in arrays.items()})
     return arrays
 
