@@ -60,6 +60,7 @@ SHOOTING = {"window": check.count, "overlap": check.length, "correction": functo
 
 
 def settle_shooting(problem: Problem, options: dict, guess: object) -> dict:
+    """Whether the states hold a guess, beside the options."""
     return {**options, "guessed": guess is not None}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from pitsolve import check, check_windows
 from pitsolve.backends.cpu.scan import scan
-from pitsolve.backends.cpu.workspace import aligned
+from pitsolve.backends.cpu.workspace import aligned_zeros
 from pitsolve.cells.base import Cell, GatedCell, Parameters
 from pitsolve.methods.mgrit import adjoint_mgrit
 from pitsolve.methods.problem import Problem
@@ -93,9 +93,7 @@ def gradient(
     if method == "auto":
         forgets = solution.method == "shooting" and solution.status is Status.CONVERGED and np.max(solution.iterations) <= 1
         method = ("shooting" if forgets else "sequential") if isinstance(cell, GatedCell) else "scan"
-    dx = aligned(problem.x.shape, problem.x.dtype)
-    for b in np.flatnonzero(problem.stop < steps):
-        dx[b, problem.stop[b]:] = 0.0
+    dx = aligned_zeros(problem.x.shape, problem.x.dtype)  # a stated pullback may leave out inputs that do not matter
     one = slice(None) if batched else 0
     estimate, stages, levels = None, _stages(method, problem.stop), 1
     if method == "mgrit":

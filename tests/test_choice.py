@@ -66,3 +66,12 @@ def test_auto_takes_a_guess_and_ragged_batches():
     exact = ps.solve(cell, params, x, lengths=[3000, 10, 0], method="sequential")
     sol = ps.solve(cell, params, x, lengths=[3000, 10, 0], guess=exact.states)
     np.testing.assert_allclose(sol.states, exact.states, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"method": "auto"}, {"method": "shooting"}, {"method": "shooting", "correction": "full"}])
+def test_a_model_that_overflows_says_so_and_nothing_else(options):
+    cell = ps.cells.Linear(1, 2)
+    params = {**cell.init(3), "weight_hh": np.array([[3.0, 1.0], [0.0, 2.5]])}
+    with pytest.warns(RuntimeWarning, match="not finite") as warned:
+        sol = ps.solve(cell, params, np.ones((3000, 1)), **options)
+    assert len(warned) == 1 and not sol.converged

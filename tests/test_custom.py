@@ -242,3 +242,19 @@ def test_parameters_travel_flat_and_as_a_named_tuple():
 
 def test_kernels_of_general_cells_are_found_by_the_next_process():
     assert _PROCESS not in "".join(map(_describe, packing((("a", (2,)),))))
+
+
+def test_an_input_that_a_stated_pullback_leaves_out_has_gradient_zero():
+    def decay(p, x, h, new):
+        new[0] = 0.5 * h[0] + p.a[0] * x[0]
+
+    def pullback(p, x, h, new, v, dp, dx, dh):
+        dp.a[0] += v[0] * x[0]
+        dx[0] = v[0] * p.a[0]
+        dh[0] = 0.5 * v[0]
+
+    cell = ps.cells.custom(decay, 1, 2, parameters={"a": (1,)}, pullback=pullback)
+    x, params = np.ones((30, 2)), {"a": np.array([2.0])}
+    sol = ps.solve(cell, params, x, method="sequential")
+    gradient = ps.gradient(cell, params, x, sol, np.ones((30, 1)))
+    assert (gradient.x[:, 0] != 0.0).all() and (gradient.x[:, 1] == 0.0).all()

@@ -52,7 +52,8 @@ def _merging(problem: Problem, tol: float) -> float:
     states = np.empty((2, steps, problem.h0.shape[1]), model.dtype)
     bounds = np.zeros(2, np.int64), np.full(2, steps)
     model.propagate(x, model.carry(starts), states, 0, steps, *bounds)
-    middle, last = (float(np.abs(states[1, t] - states[0, t]).max()) for t in (steps // 2 - 1, steps - 1))
+    with np.errstate(over="ignore", invalid="ignore"):  # a model that overflows does not merge
+        middle, last = (float(np.abs(states[1, t] - states[0, t]).max()) for t in (steps // 2 - 1, steps - 1))
     if last <= tol:
         return float(steps)
     if not last < middle:

@@ -183,8 +183,9 @@ class _Shooting:
         """Newton's method on the boundaries: D_w is the Jacobian of window w, or the product of the diagonals of its steps."""
         products = self._transfer(order, max_memory)
         new = self.starts.copy()
-        for w in self.follow:
-            new[w] = self.ends[w - 1] + transfer.apply(products, w - 1, new[w - 1] - self.starts[w - 1])
+        with np.errstate(over="ignore", invalid="ignore"):
+            for w in self.follow:
+                new[w] = self.ends[w - 1] + transfer.apply(products, w - 1, new[w - 1] - self.starts[w - 1])
         # Where the linear model overshoots all bounds, the end itself is the better start.
         wild = ~(np.abs(new[self.follow]) <= _LIMIT).all(axis=1)
         new[self.follow[wild]] = self.ends[self.follow[wild] - 1]
@@ -213,7 +214,8 @@ class _Shooting:
         if not (after > self.tol).any():
             return None
         decay = after.max() / max(before.max(), self.tol)
-        if decay < 1.0 and np.log(self.tol / after.max()) / np.log(decay) <= _PATIENCE:
+        # after decay^k <= tol within k = _PATIENCE further sweeps
+        if decay < 1.0 and after.max() * decay**_PATIENCE <= self.tol:
             return None
         model = self.problem.model
         return model.BLOCKS if model.cell.state_size <= _SMALL else model.DIAGONAL
