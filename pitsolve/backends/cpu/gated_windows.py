@@ -172,14 +172,15 @@ class GatedWindows:
     def finish(self, totals) -> Parameters:
         """The parameter gradients, from the sums of all tasks."""
         cell, n, m = self.cell, self.cell.hidden_size, self.cell.input_size
-        weights = totals["weights"].sum(axis=0).reshape(2, cell.GATES, self._units, -1)[:, :, :n]
+        weights = totals["weights"].reshape(-1, 2, cell.GATES, self._units, totals["weights"].shape[2])
+        weights = weights[:, :, :, :n, :n + m].sum(axis=0)  # what lies beyond are products with unspecified padding
         biases = totals["biases"].reshape(-1, 2, cell.GATES, self._units, self.lanes)[:, :, :, :n]
         biases = biases.sum(axis=(0, 4), dtype=np.float64)
         by_input = np.concatenate([weights[0, :cell.SUMMED], weights[1, cell.SUMMED:]])
         by_state = weights[0, :, :, :n].reshape(-1, n)
         if cell.heads > 1:
             by_state = np.take_along_axis(by_state, self._head_columns, axis=1)
-        gradients = {"weight_ih": by_input[:, :, n:n + m].reshape(-1, m), "weight_hh": by_state,
+        gradients = {"weight_ih": by_input[:, :, n:].reshape(-1, m), "weight_hh": by_state,
                      "bias_ih": biases[1].ravel(), "bias_hh": biases[0].ravel()}
         return {name: np.ascontiguousarray(value, self.dtype) for name, value in gradients.items()}
 
