@@ -1,6 +1,7 @@
 """pitsolve: evaluate, differentiate and train sequential models in parallel over time."""
 
 from pitsolve import cells as cells
+from pitsolve import leastsquares as leastsquares
 from pitsolve.gradient import gradient as gradient
 from pitsolve.ode import gradient_ode as gradient_ode
 from pitsolve.ode import solve_ode as solve_ode
