@@ -140,7 +140,8 @@ def weights(a: Any, z: Any, lam: Any) -> tuple[np.ndarray, np.ndarray, float]:
     check.same_dtype({"a": a, "z": z})
     rank = int(np.linalg.matrix_rank(a.T @ a)) if a.size else 0
     if rank < max(1, a.shape[1]):
-        raise ValueError(f"a must span all its {a.shape[1]} dimensions, but has rank {rank}: drop features that depend on others")
+        raise ValueError(f"a must span all its {a.shape[1]} dimensions, but has rank {rank}: drop features that depend "
+                         "on others")
     return a, z, check.positive("lam", lam)
 
 
@@ -151,8 +152,8 @@ def chain(windows: Any, overlap: Any, steps: int) -> Chain:
         count = check.count("windows", windows)
         most = max(1, steps // (overlap + 1))
         if count > most:
-            raise ValueError(f"windows = {count} of {steps} steps would be shorter than overlap + 1 = {overlap + 1}: windows that "
-                             f"are no neighbours would touch; at most {most} windows, or overlap at most "
+            raise ValueError(f"windows = {count} of {steps} steps would be shorter than overlap + 1 = {overlap + 1}, so that "
+                             f"windows that are no neighbours would touch; at most {most} windows, or overlap at most "
                              f"{steps // count - 1}, are valid" if steps >= count else
                              f"windows must be at most the number of steps, {steps}, got {count}")
         return Chain(equal_boundaries(steps, count), overlap)
@@ -164,6 +165,7 @@ def chain(windows: Any, overlap: Any, steps: int) -> Chain:
     lengths = np.diff(boundaries)
     least = 1 if lengths.size == 1 else overlap + 1
     for i in np.flatnonzero(lengths < least):
-        raise ValueError(f"window {i} has {lengths[i]} steps, but each must have at least overlap + 1 = {least}, so that windows "
-                         f"that are no neighbours do not touch; shift its boundaries or take overlap <= {lengths.min() - 1}")
+        raise ValueError(f"window {i} has {lengths[i]} steps, but each must have at least overlap + 1 = {least}, so that "
+                         "windows that are no neighbours do not touch; shift its boundaries or take overlap at most "
+                         f"{lengths.min() - 1}")
     return Chain(boundaries.astype(np.int64), overlap)

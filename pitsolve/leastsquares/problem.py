@@ -26,8 +26,8 @@ class BlockTridiagonal:
     rhs : ndarray (T, n)
         f_t.
     rows : ndarray (T, r, 2, n), optional
-        The rows that end at time t: their coefficients on g_{t-1} and on g_t. Those on g_0 are not read. Rows of zeros do not count.
-        The choices of mu need them, the solvers do not.
+        The rows that end at time t: their coefficients on g_{t-1} and on g_t. Those on g_0 are not read. Rows of zeros do not
+        count. The choices of mu need them, the solvers do not.
     targets : ndarray (T, r), optional
         z, row by row.
 
@@ -142,7 +142,7 @@ class BlockTridiagonal:
         Raises
         ------
         ValueError
-            If shapes do not fit, a value is not finite, or a covariance is not positive definite; the message says at which step.
+            If shapes do not fit, a value is not finite, or a covariance is not positive definite; the message names the step.
 
         Examples
         --------
