@@ -1,6 +1,9 @@
 """Least squares in time: block-tridiagonal problems, overlapping windows, the choice of mu, load balance, smoothing."""
 
 from pitsolve.leastsquares.problem import BlockTridiagonal as BlockTridiagonal
+from pitsolve.leastsquares.result import SchwarzError as SchwarzError
+from pitsolve.leastsquares.result import SchwarzSolution as SchwarzSolution
+from pitsolve.leastsquares.result import SchwarzStatus as SchwarzStatus
 from pitsolve.leastsquares.smoother import smooth as smooth
 from pitsolve.leastsquares.smoothing import Smoothing as Smoothing
 from pitsolve.leastsquares.smoothing import SmoothingStatus as SmoothingStatus
