@@ -201,11 +201,11 @@ def _kernels(small: bool) -> dict[str, Callable]:
 
     @numba.njit
     def compose(bounds, G, g, E, e):
-        """The backward maps of every block but the last as one map each."""
-        for block in range(bounds.size - 2):
+        """The backward maps of every block but the first as one map each."""
+        for block in range(1, bounds.size - 1):
             n = G.shape[1]
             total, shift = np.eye(n), np.zeros((n, 1))
-            for t in range(bounds[block + 1] - 1, bounds[block] - 1, -1):
+            for t in range(min(bounds[block + 1], G.shape[0] - 1) - 1, bounds[block] - 1, -1):
                 shift = times(G[t], shift) + g[t].copy().reshape(-1, 1)
                 total = times(G[t], total)
             E[block], e[block] = total, shift
@@ -265,9 +265,8 @@ class Smoother:
     def join_back(self) -> None:
         """States after all blocks, one after the other."""
         self.last[-1] = self.m_end[-1]
-        for block in range(self.blocks - 2, -1, -1):
-            self.last[block] = self.last[block + 1] if block == self.blocks - 2 else (
-                self.E[block + 1] @ self.last[block + 1] + self.e[block + 1])
+        for block in range(self.blocks - 1, 0, -1):
+            self.last[block - 1] = self.E[block] @ self.last[block] + self.e[block]
 
     def backward(self) -> None:
         """The backward pass in all blocks."""

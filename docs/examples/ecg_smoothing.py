@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--removed", type=float, default=0.2, help="probability that a sample is removed (default 0.2)")
     parser.add_argument("--windows", type=int, nargs="+", default=[8, 64])
     parser.add_argument("--overlap", type=int, nargs="+", default=[4, 16], help="steps that two windows share (default 4, 16)")
+    parser.add_argument("--sweeps", type=int, default=1, help="set-up sweeps of the transmission by Schur complements")
     chosen = parser.parse_args()
     recording = read(chosen.path, chosen.record)
     observed = np.random.default_rng(17).random(recording.shape) >= chosen.removed
@@ -97,9 +98,9 @@ def main() -> None:
     show(1, "-", "-", one, seconds)
     for count in chosen.windows:
         for overlap in chosen.overlap:
-            for transmission in ("dirichlet", "schur"):
+            for transmission, options in (("dirichlet", {}), ("schur", {"sweeps": chosen.sweeps})):
                 found, seconds = timed(ps.schwarz_lstsq, problem, windows=count, overlap=overlap, transmission=transmission,
-                                       tol=1e-11, on_failure="raise")
+                                       tol=1e-11, on_failure="raise", **options)
                 show(count, overlap, transmission, found, seconds)
 
 

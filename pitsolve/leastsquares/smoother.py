@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 
-from pitsolve import check, check_leastsquares, check_smoother
+from pitsolve import check, check_leastsquares, check_schwarz, check_smoother
 from pitsolve.cells.base import Cell, Parameters
 from pitsolve.leastsquares.problem import BlockTridiagonal
 from pitsolve.leastsquares.result import SchwarzStatus
@@ -83,8 +83,9 @@ def _cost(problem: BlockTridiagonal | None) -> float:
 def smooth(
     cell: Cell, params: Parameters, x: np.ndarray | int, y: np.ndarray, *, C: np.ndarray, Q: np.ndarray, R: np.ndarray,
     h0: np.ndarray | None = None, observed: np.ndarray | None = None, method: str = "schwarz",
-    windows: int | np.ndarray | None = None, overlap: int = 4, transmission: str = "dirichlet", sweeps: int = 1,
-    guess: np.ndarray | None = None, tol: float | None = None, max_iter: int = 50, on_failure: str = "fallback",
+    windows: int | np.ndarray | None = None, overlap: int = 4, transmission: str = "dirichlet",
+    sweeps: int | None = None, guess: np.ndarray | None = None, tol: float | None = None, max_iter: int = 50,
+    on_failure: str = "fallback",
 ) -> Smoothing:
     r"""Smooth noisy observations of a nonlinear model whose dynamics are noisy too (weak-constraint 4D-Var).
 
@@ -124,8 +125,8 @@ def smooth(
         Steps that two neighbours share.
     transmission : str
         ``"dirichlet"`` or ``"schur"``, which needs an overlap of at least 1.
-    sweeps : int
-        Set-up sweeps of ``"schur"``.
+    sweeps : int, optional
+        Set-up sweeps of ``"schur"``; as many as windows by default.
     guess : ndarray (T, n), optional
         Where to start. By default from the model without noise, or from the same moved at each step as little as makes it
         fit the observations, whichever costs less.
@@ -194,11 +195,11 @@ def _linear_options(method, windows, overlap, transmission, sweeps, on_failure, 
     """What to ask of the linear solver."""
     if method == "sequential":
         return {"windows": 1, "overlap": 0}
-    overlap, sweeps = check.length("overlap", overlap), check.count("sweeps", sweeps)
-    check.choice("transmission", transmission, ("dirichlet", "schur"))
+    overlap = check.length("overlap", overlap)
     if windows is None:
         windows = max(1, min(_WINDOWS, steps // (4 * max(1, overlap))))
     chain = check_leastsquares.chain(windows, overlap, steps)
+    check_schwarz.options(None, chain, "complement", "additive", 0.0, transmission, sweeps, None)
     return {"windows": chain.boundaries, "overlap": overlap, "transmission": transmission, "sweeps": sweeps,
             "on_failure": on_failure}
 
