@@ -22,13 +22,13 @@ SMALL = 8  # states up to which loops are faster than a call of BLAS
 class Case:
     """A stable state-space model of n states observed by n/2 numbers now and then, and the normal equations of its smoother."""
 
-    def __init__(self, n: int, steps: int, radius: float = 0.9, every: int = 2, seed: int = 20931):
-        random = np.random.default_rng(seed)
+    def __init__(self, n: int, steps: int, radius: float = 0.9, every: int = 2, process: float = 0.1):
+        random = np.random.default_rng(20931)
         self.n, self.steps = n, steps
         F = random.normal(size=(n, n))
         self.F = F * (radius / np.abs(np.linalg.eigvals(F)).max())
         self.C = random.normal(size=(max(1, n // 2), n))
-        self.Q, self.R = 0.1 * np.eye(n), 0.2 * np.eye(len(self.C))
+        self.Q, self.R = process * np.eye(n), 0.2 * np.eye(len(self.C))
         self.seen = np.arange(steps) % every == 0
         self.y = random.normal(size=(steps, len(self.C)))
 
@@ -99,10 +99,10 @@ def _algebra(small: bool) -> tuple[Callable, Callable]:
     def product(A, B, out):
         for i in range(A.shape[0]):
             for j in range(B.shape[1]):
-                total = 0.0
-                for k in range(A.shape[1]):
-                    total += A[i, k] * B[k, j]
-                out[i, j] = total
+                out[i, j] = A[i, 0] * B[0, j]
+            for k in range(1, A.shape[1]):
+                for j in range(B.shape[1]):
+                    out[i, j] += A[i, k] * B[k, j]
 
     @numba.njit
     def solve(A, B):
@@ -125,9 +125,10 @@ def _algebra(small: bool) -> tuple[Callable, Callable]:
                 for j in range(columns):
                     B[i, j] -= factor * B[k, j]
         for k in range(n - 1, -1, -1):
-            for j in range(columns):
-                for i in range(k + 1, n):
+            for i in range(k + 1, n):
+                for j in range(columns):
                     B[k, j] -= A[k, i] * B[i, j]
+            for j in range(columns):
                 B[k, j] /= A[k, k]
         return B
 
