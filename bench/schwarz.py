@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -25,6 +25,7 @@ SIZES, STEPS = (2, 8, 32), (10_000, 100_000)
 OVERLAP, SWEEP_TARGET = 4, 1.0
 SLOW = 1.0  # seconds from which a call is timed a few times only
 MOST_MEMORY = 0.6  # part of the free memory that a peer may take
+TOLERANCE = 1e-10  # on the estimated error, the default in float64
 MOST_ITERATIONS = 400  # after which windows have lost
 MEMORIES = {"short memory": {"radius": 0.9, "every": 2, "process": 0.1},
             "long memory": {"radius": 0.99, "every": 8, "process": 0.001}}
@@ -119,32 +120,49 @@ def _direct_rows(n: int, steps: int, repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _parts(case: Case, windows: int, repeats: int, overlap: int = OVERLAP, transmission: str = "dirichlet",
-           sweeps: int = 0) -> tuple[float, float]:
-    """Seconds of the factors (and set-up sweeps) of all windows, and of one iteration, on one thread."""
-    chain, options = case.chain(windows, overlap), Options(sweeps=sweeps if transmission == "schur" else 0)
-    schwarz = Schwarz(case.problem, chain, options)
-    schwarz.start(np.zeros_like(case.problem.rhs))
-    factors = _seconds(lambda: Schwarz(case.problem, chain, options), repeats)
-    return factors, _seconds(schwarz.sweep, repeats)
+class Times(NamedTuple):
+    """Seconds on one thread: factors (and set-up sweeps) of all windows, the first sweep, the whole iteration."""
+
+    factors: float
+    first: float
+    whole: float
+    iterations: int
+
+    @property
+    def later(self) -> float:
+        """One of the later sweeps, which visit only the steps that news from neighbours reaches."""
+        return (self.whole - self.first) / max(1, self.iterations - 1)
+
+
+def _times(case: Case, windows: int, repeats: int, overlap: int = OVERLAP, sweeps: int = 0, **_: Any) -> Times:
+    """Every timed iteration starts from zero: a sweep after the last one has nothing to do and would take no time."""
+    schwarz, zero = Schwarz(case.problem, case.chain(windows, overlap), Options(sweeps=sweeps)), np.zeros_like(case.problem.rhs)
+
+    def first():
+        schwarz.start(zero)
+        schwarz.sweep()
+
+    def whole():
+        return schwarz.run(zero, TOLERANCE, MOST_ITERATIONS)
+
+    factors = _seconds(lambda: Schwarz(case.problem, schwarz.chain, Options(sweeps=sweeps)), repeats)
+    return Times(factors, _seconds(first, repeats), _seconds(whole, repeats), whole().iterations)
 
 
 def _iteration_rows(n: int, lengths: tuple[int, ...], counts: tuple[int, ...], repeats: int) -> list[dict[str, Any]]:
-    """Time of one iteration, on one thread, for many lengths and for many numbers of windows."""
+    """Times of an iteration, on one thread, for many lengths and for many numbers of windows."""
     rows, seconds = [], []
     with threads(1):
-        for steps in lengths:
-            case = Case(n, steps)
-            seconds.append(_parts(case, 8, repeats)[1])
-            rows.append(machine.row(f"one iteration n={n} T={steps} p=8", 1e9 * seconds[-1] / steps, "ns a step"))
-        growth = float(np.polyfit(np.log(lengths), np.log(seconds), 1)[0])
-        rows.append(machine.row("exponent of T, 1 is linear", growth, "", details=f"T = {lengths}"))
-        for windows in counts:
-            total = case.steps + (windows - 1) * OVERLAP
-            taken = _parts(case, windows, repeats)[1]
-            rows.append(machine.row(f"one iteration n={n} T={case.steps} p={windows}", 1e9 * taken / total, "ns a step",
-                                    with_overlaps=total))
-    return rows
+        for steps, windows in [(steps, 8) for steps in lengths] + [(lengths[-1], windows) for windows in counts]:
+            times, total = _times(Case(n, steps), windows, repeats), steps + (windows - 1) * OVERLAP
+            if windows == 8:
+                seconds.append(times.first)
+            rows.append(machine.row(f"first sweep n={n} T={steps} p={windows}", 1e9 * times.first / total, "ns a step",
+                                    ms=1e3 * times.first, factors_ms=1e3 * times.factors))
+            rows.append(machine.row(f"later sweeps n={n} T={steps} p={windows}", 1e6 * times.later / windows, "us a window",
+                                    ms=1e3 * times.later, iterations=times.iterations))
+    growth = float(np.polyfit(np.log(lengths), np.log(seconds[:len(lengths)]), 1)[0])
+    return [*rows, machine.row("first sweep: exponent of T, 1 is linear", growth, "", lengths=lengths)]
 
 
 def _message_rows(n: int, steps: int) -> list[dict[str, Any]]:
@@ -178,12 +196,12 @@ def _scaling(memory: str, n: int, steps: int, counts: list[int], repeats: int) -
         for name, options in VARIANTS.items():
             points = []
             for windows in counts[1:]:
-                found = case.solve(windows, max_iter=MOST_ITERATIONS, on_failure="warn", **options)
-                if not found.converged:
+                found = case.solve(windows, tol=TOLERANCE, max_iter=MOST_ITERATIONS, on_failure="warn", **options)
+                if found.status is not ps.leastsquares.SchwarzStatus.CONVERGED:
                     continue
-                factors, sweep = _parts(case, windows, repeats, **options)
-                points.append({"windows": windows, "iterations": found.iterations, "switched": found.transmission,
-                               "seconds": (factors + found.iterations * sweep) / windows})
+                times = _times(case, windows, repeats, **options)
+                points.append({"windows": windows, "iterations": times.iterations,
+                               "seconds": (times.factors + times.whole) / windows, **times._asdict()})
             lines[name] = points
     return {"memory": memory, "n": n, "steps": steps, "one_window": one, "sequential_smoother": exact[0],
             "exact_smoother": [{"windows": windows, "seconds": taken} for windows, taken in zip(counts, exact, strict=True)],
@@ -238,7 +256,7 @@ def run(quick: bool, picture: Path | None = None) -> dict[str, Any]:
         tables = {"direct": [line for n in sizes for steps in lengths for line in _direct_rows(n, steps, repeats)]}
         machine.print_table("windows against direct solvers", tables["direct"])
         tables["iterations"] = _iteration_rows(8, (1000, 2000) if quick else (10_000, 20_000, 50_000, 100_000),
-                                               (2, 8) if quick else (2, 8, 32, 128, 512), min(repeats, 5))
+                                               (2, 16) if quick else (2, 32, 128, 512), min(repeats, 5))
         machine.print_table("time of one iteration, 1 thread", tables["iterations"])
         tables["messages"] = [line for n in sizes for line in _message_rows(n, 2000)]
         machine.print_table("bytes an interface, direction and iteration", tables["messages"])
