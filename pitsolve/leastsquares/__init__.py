@@ -1,3 +1,8 @@
 """Least squares in time: block-tridiagonal problems, overlapping windows, the choice of mu, load balance, smoothing."""
 
+from pitsolve.leastsquares.balance import balance as balance
+from pitsolve.leastsquares.balance import calibrate as calibrate
+from pitsolve.leastsquares.balance import efficiency as efficiency
+from pitsolve.leastsquares.balance import flows as flows
+from pitsolve.leastsquares.choice import choose_mu as choose_mu
 from pitsolve.leastsquares.problem import BlockTridiagonal as BlockTridiagonal
