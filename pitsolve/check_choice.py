@@ -77,26 +77,33 @@ def rule(name: Any, noise: Any, tau: Any) -> tuple[str, float | None, float]:
     return name, noise, tau
 
 
-def with_rows(problem: Any) -> BlockTridiagonal:
-    """A problem that has kept its rows."""
-    if not isinstance(problem, BlockTridiagonal):
-        raise TypeError(f"problem must be a BlockTridiagonal, got {type(problem).__name__}")
-    if problem.rows is None:
+def problem(value: Any) -> BlockTridiagonal:
+    """A problem, not the matrix of one."""
+    if not isinstance(value, BlockTridiagonal):
+        raise TypeError("problem must be a pitsolve.leastsquares.BlockTridiagonal, for example .from_rows(A, z), "
+                        f"got {check.describe(value)}")
+    return value
+
+
+def _with_rows(value: Any) -> BlockTridiagonal:
+    if problem(value).rows is None:
         raise ValueError("problem must have its rows and targets, the normal equations do not tell the residual; "
                          "BlockTridiagonal.from_rows, from_state_space and from_time_varying_weights keep them")
-    return problem
+    return value
 
 
 def penalty(problem: Any, windows: Any, overlap: Any, start: Any) -> tuple[Chain, np.ndarray | None]:
     """Windows of a problem with rows, and values of its unknowns."""
-    windows = chain(windows, overlap, with_rows(problem).steps)
+    windows = chain(windows, overlap, _with_rows(problem).steps)
     if start is not None:
         start = check.float_array("start", start, (2,))
         check.shape("start", start, problem.rhs.shape, "for problem")
     return windows, start
 
 
-def tie(a: Any, z: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Features and targets, as float64."""
+def tie(a: Any, z: Any, unbiased: Any) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Features and targets, as float64, more steps than features; a flag."""
     a, z, _ = weights(a, z, 1.0)
-    return a.astype(np.float64), z.astype(np.float64)
+    if a.shape[0] <= a.shape[1]:
+        raise ValueError(f"a must have more steps than features, got shape {a.shape}: without a tie the residual is zero")
+    return a.astype(np.float64), z.astype(np.float64), check.flag("unbiased", unbiased)

@@ -1,4 +1,4 @@
-"""The choice of mu and of the tie: closed forms against explicit hat matrices, minima and roots against fine grids."""
+"""The choice of mu: closed forms against explicit hat matrices, minima and roots against fine grids."""
 
 import numpy as np
 import pytest
@@ -171,7 +171,7 @@ def test_without_overlap_there_is_nothing_to_penalise():
     (lambda s, p: s.choose_mu(p, 2, tau=0.5), ValueError, "tau must be at least 1"),
     (lambda s, p: s.choose_mu(p, 3), ValueError, "at most 2 windows"),
     (lambda s, p: s.choose_mu(p, 2, start=np.zeros((13, 3))), ValueError, r"start must have shape \(13, 2\)"),
-    (lambda s, p: s.choose_mu(np.zeros(3), 2), TypeError, "problem must be a BlockTridiagonal"),
+    (lambda s, p: s.choose_mu(np.zeros(3), 2), TypeError, "problem must be a pitsolve.leastsquares.BlockTridiagonal"),
     (lambda s, p: s.choose_mu(s.BlockTridiagonal(p.diagonal, p.off_diagonal, p.rhs), 2), ValueError, "from_rows"),
     (lambda s, p: s.choose_mu(s.BlockTridiagonal(0 * p.diagonal, 0 * p.off_diagonal, p.rhs, p.rows, p.targets), 2), ValueError,
      "window 0 has rows that do not determine its unknowns"),

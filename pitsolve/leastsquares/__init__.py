@@ -5,7 +5,9 @@ from pitsolve.leastsquares.balance import calibrate as calibrate
 from pitsolve.leastsquares.balance import efficiency as efficiency
 from pitsolve.leastsquares.balance import flows as flows
 from pitsolve.leastsquares.choice import choose_mu as choose_mu
+from pitsolve.leastsquares.covariance import covariances as covariances
 from pitsolve.leastsquares.problem import BlockTridiagonal as BlockTridiagonal
 from pitsolve.leastsquares.result import SchwarzError as SchwarzError
 from pitsolve.leastsquares.result import SchwarzSolution as SchwarzSolution
 from pitsolve.leastsquares.result import SchwarzStatus as SchwarzStatus
+from pitsolve.leastsquares.tie import choose_tie as choose_tie
