@@ -95,7 +95,7 @@ def test_cross_validation_is_nearly_as_good_as_knowing_the_weights_and_plain_dis
 
     oracle = min(map(error, np.geomspace(0.5, 50, 21)))
     by_gcv = ps.leastsquares.choose_tie(a, z)
-    plain, unbiased = (ps.leastsquares.choose_tie(a, z, rule="discrepancy", noise=NOISE, unbiased=flag) for flag in (False, True))
+    plain, unbiased = (ps.leastsquares.choose_tie(a, z, rule="discrepancy", noise=NOISE, unbiased=u) for u in (False, True))
     assert error(by_gcv) < 1.02 * oracle
     assert error(unbiased) < 1.03 * oracle < error(plain)
     assert THEORY / 2 < by_gcv < 2 * THEORY < plain
