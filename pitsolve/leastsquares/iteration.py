@@ -12,8 +12,6 @@ from pitsolve.leastsquares.problem import BlockTridiagonal
 from pitsolve.leastsquares.stopping import ErrorEstimate
 from pitsolve.leastsquares.windows import Chain
 
-_PATIENCE = 8  # iterations in a row that do not contract before the iteration is given up
-
 
 class Options(NamedTuple):
     """The variant of the iteration: formulation, order of the windows, overlap penalty, sweeps of Schur complements."""
@@ -107,10 +105,10 @@ class Schwarz:
         """Iterate until every estimated error, and every mismatch, is within ``tol`` of the largest window."""
         estimate = ErrorEstimate(self.chain.count, guess.dtype)
         self.start(guess)
-        while estimate.iterations < max_iter and estimate.expanding < _PATIENCE and not estimate.converged:
+        while estimate.iterations < max_iter and not (estimate.converged or estimate.diverging):
             change, length = self.sweep()
             estimate.converged = estimate.add(change, length) <= tol and self._agree(2 * tol * length.max())
         return estimate
 
     def _agree(self, most: float) -> bool:
-        return self.split or self.mismatch() <= most
+        return self.split or bool(self.mismatch() <= most)

@@ -14,7 +14,7 @@ class SchwarzStatus(enum.Enum):
     """How a least-squares solution came about; the value is the sentence."""
 
     DIRECT = "Computed by one sweep of block elimination; one window needs no iteration."
-    CONVERGED = "Converged: the estimated error of every window is within the tolerance."
+    CONVERGED = "Converged: the estimated error is within the tolerance."
     SWITCHED = (
         "Converged with transmission='dirichlet': with 'schur' and so few set-up sweeps the windows did not contract. "
         "Try as many sweeps as windows.")

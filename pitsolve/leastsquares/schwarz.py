@@ -118,7 +118,7 @@ def _by_windows(problem: BlockTridiagonal, chain: Chain, options: Options, guess
                 ) -> SchwarzSolution:
     schwarz = Schwarz(problem, chain, options)
     estimate, status, spent, sent = schwarz.run(guess, tol, max_iter), SchwarzStatus.CONVERGED, 0, 0
-    if not estimate.converged and options.sweeps and estimate.expanding:
+    if options.sweeps and estimate.diverging:
         spent, sent, status = estimate.iterations, schwarz.bytes, SchwarzStatus.SWITCHED
         options = options._replace(sweeps=0)
         schwarz = Schwarz(problem, chain, options)

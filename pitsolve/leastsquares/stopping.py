@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+_PATIENCE = 8  # iterations in a row that do not contract before the iteration is given up
+
 
 class ErrorEstimate:
     """The error that remains in each window after the changes D^1, D^2, ... of its copy.
@@ -21,18 +23,24 @@ class ErrorEstimate:
         self.errors = np.full(windows, np.inf)
         self.rate = np.nan
         self.converged = False
-        self.expanding = 0  # iterations in a row whose largest change was not below that of two before
+        self._expanding = 0  # iterations in a row whose largest change was not below that of two before
 
     @property
     def iterations(self) -> int:
+        """Iterations added so far."""
         return len(self.changes)
+
+    @property
+    def diverging(self) -> bool:
+        """Whether the last changes did not shrink, time after time."""
+        return self._expanding >= _PATIENCE
 
     def add(self, change: np.ndarray, length: np.ndarray) -> float:
         """The largest estimated error, relative to the largest window, after an iteration with these changes and lengths."""
         self.changes.append(change / max(length.max(), np.finfo(float).tiny))
         recent = self.changes[-1]
         if not np.isfinite(recent).all():
-            self.errors[:], self.expanding = np.inf, self.expanding + 1
+            self.errors[:], self._expanding = np.inf, self._expanding + 1
         elif (recent <= self._floor).all():
             self.errors = recent
         elif len(self.changes) >= self.LEAST:
@@ -48,4 +56,4 @@ class ErrorEstimate:
         self.errors = np.where(recent <= self._floor, recent, errors)
         largest = [changes.max() for changes in self.changes[-4:]]
         self.rate = float(np.sqrt(largest[-1] / largest[-3]))
-        self.expanding = self.expanding + 1 if self.rate >= 1 else 0
+        self._expanding = self._expanding + 1 if self.rate >= 1 else 0
