@@ -92,13 +92,13 @@ def _with_rows(value: Any) -> BlockTridiagonal:
     return value
 
 
-def penalty(problem: Any, windows: Any, overlap: Any, start: Any) -> tuple[Chain, np.ndarray | None]:
-    """Windows of a problem with rows, and values of its unknowns."""
+def penalty(problem: Any, windows: Any, overlap: Any, start: Any, most: Any) -> tuple[Chain, np.ndarray | None, float]:
+    """Windows of a problem with rows, values of its unknowns, and a bound on mu that may be infinite."""
     windows = chain(windows, overlap, _with_rows(problem).steps)
     if start is not None:
         start = check.float_array("start", start, (2,))
         check.shape("start", start, problem.rhs.shape, "for problem")
-    return windows, start
+    return windows, start, most if most == np.inf else check.positive("most", most)
 
 
 def tie(a: Any, z: Any, unbiased: Any) -> tuple[np.ndarray, np.ndarray, bool]:

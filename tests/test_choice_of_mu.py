@@ -91,7 +91,7 @@ def test_closed_forms_are_those_of_the_explicit_hat_matrix(problem, boundaries, 
 
 @CASES
 def test_cross_validation_takes_the_best_mu_of_a_fine_grid(problem, boundaries, overlap, start, i):
-    mu = ps.leastsquares.choose_mu(problem, boundaries, overlap=overlap, start=start)[i]
+    mu = ps.leastsquares.choose_mu(problem, boundaries, overlap=overlap, start=start, most=np.inf)[i]
     local = LocalProblem(problem, boundaries, overlap, i, start)
     grid = np.geomspace(1e-4, 1e4, 400)
     values = [local.gcv(point) for point in grid]
@@ -107,13 +107,34 @@ def test_discrepancy_reaches_its_target_or_says_on_which_side_it_lies(problem, b
 
     def chosen(target):
         return ps.leastsquares.choose_mu(problem, boundaries, overlap=overlap, rule="discrepancy", tau=tau, start=start,
-                                         noise=np.sqrt(target / local.c.size) / tau)[i]
+                                         noise=np.sqrt(target / local.c.size) / tau, most=np.inf)[i]
 
     for part in (0.2, 0.5, 0.9):
         target = least + part * (most - least)
         assert local.fit(chosen(target))[0] == pytest.approx(target, rel=1e-8)
     assert chosen(0.9 * least) == 0
     assert chosen(1.1 * most) == pytest.approx(1e6 * scipy.linalg.eigvalsh(schur(local))[-1], rel=1e-9)
+
+
+@CASES
+@pytest.mark.parametrize("rule", ["gcv", "discrepancy"])
+def test_neighbours_never_outweigh_the_window_unless_allowed_to(problem, boundaries, overlap, start, i, rule):
+    local = LocalProblem(problem, boundaries, overlap, i, start)
+    smallest = scipy.linalg.eigvalsh(schur(local))[0]
+    noise = np.sqrt(local.fit(1e12)[0])  # more than any residual
+
+    def chosen(most):
+        arguments = {"overlap": overlap, "rule": rule, "noise": noise, "start": start, "most": most}
+        return ps.leastsquares.choose_mu(problem, boundaries, **arguments)[i]
+
+    free = chosen(np.inf)
+    for most in (1.0, 0.01):
+        bounded = chosen(most)
+        assert bounded <= most * smallest * (1 + 1e-9)
+        if rule == "discrepancy":
+            assert free > bounded == pytest.approx(most * smallest, rel=1e-9)
+        elif bounded < 0.99 * most * smallest:
+            assert bounded == pytest.approx(free, rel=1e-3)
 
 
 def schur(local):
@@ -146,16 +167,20 @@ def test_default_start_is_one_sweep_without_penalty_from_zero():
         np.testing.assert_allclose(local_solutions(problem, chain)[i], copies[i], rtol=1e-9)
     start = np.zeros(problem.rhs.shape)  # what window 1 sees of its neighbours
     start[:4], start[7:] = copies[0], copies[2]
-    np.testing.assert_allclose(ps.leastsquares.choose_mu(problem, boundaries, overlap=overlap)[1],
-                               ps.leastsquares.choose_mu(problem, boundaries, overlap=overlap, start=start)[1], rtol=1e-5)
+    local = LocalProblem(problem, boundaries, overlap, 1, start)
+    target = (local.fit(0.0)[0] + local.fit(1e12)[0]) / 2
+    mu = ps.leastsquares.choose_mu(problem, boundaries, overlap=overlap, rule="discrepancy", most=np.inf,
+                                   noise=np.sqrt(target / local.c.size))[1]
+    assert local.fit(mu)[0] == pytest.approx(target, rel=1e-8)
 
 
 def test_float32_problems_are_computed_in_float64():
     problem = random_problem(1)
+    start = np.random.default_rng(7).normal(size=problem.rhs.shape)
     rounded = ps.leastsquares.BlockTridiagonal.from_rows(problem.rows.astype(np.float32), problem.targets.astype(np.float32))
-    mu = ps.leastsquares.choose_mu(rounded, 2, overlap=2)
-    assert mu.dtype == np.float64
-    np.testing.assert_allclose(mu, ps.leastsquares.choose_mu(problem, 2, overlap=2), rtol=1e-3)
+    mu = ps.leastsquares.choose_mu(rounded, 2, overlap=2, start=start.astype(np.float32), most=np.inf)
+    assert mu.dtype == np.float64 and mu.max() < 100
+    np.testing.assert_allclose(mu, ps.leastsquares.choose_mu(problem, 2, overlap=2, start=start, most=np.inf), rtol=1e-3)
 
 
 def test_without_overlap_there_is_nothing_to_penalise():
@@ -169,6 +194,7 @@ def test_without_overlap_there_is_nothing_to_penalise():
     (lambda s, p: s.choose_mu(p, 2, rule="discrepancy"), ValueError, "noise must be given"),
     (lambda s, p: s.choose_mu(p, 2, rule="discrepancy", noise=0.0), ValueError, "noise must be positive"),
     (lambda s, p: s.choose_mu(p, 2, tau=0.5), ValueError, "tau must be at least 1"),
+    (lambda s, p: s.choose_mu(p, 2, most=0.0), ValueError, "most must be positive"),
     (lambda s, p: s.choose_mu(p, 3), ValueError, "at most 2 windows"),
     (lambda s, p: s.choose_mu(p, 2, start=np.zeros((13, 3))), ValueError, r"start must have shape \(13, 2\)"),
     (lambda s, p: s.choose_mu(np.zeros(3), 2), TypeError, "problem must be a pitsolve.leastsquares.BlockTridiagonal"),

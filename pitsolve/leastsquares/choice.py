@@ -39,8 +39,9 @@ def largest_root(excess: Callable[[float], float], grid: np.ndarray, values: np.
     return float(np.exp(brentq(lambda logarithm: excess(np.exp(logarithm)), *bracket)))
 
 
-def _mu(spectrum: PenaltySpectrum, rule: str, noise: float | None, tau: float) -> float:
-    grid = log_grid(spectrum.eigenvalues[0] / _BEYOND, spectrum.eigenvalues[-1] * _BEYOND, _PER_DECADE)
+def _mu(spectrum: PenaltySpectrum, rule: str, noise: float | None, tau: float, most: float) -> float:
+    least, largest = spectrum.eigenvalues[[0, -1]]
+    grid = log_grid(min(least, most * least) / _BEYOND, min(most * least, largest * _BEYOND), _PER_DECADE)
     if rule == "gcv":
         mu = minimiser(spectrum.gcv, grid, spectrum.gcv(grid[:, None]))
         return 0.0 if spectrum.gcv(0.0) <= spectrum.gcv(mu) else mu
@@ -50,7 +51,7 @@ def _mu(spectrum: PenaltySpectrum, rule: str, noise: float | None, tau: float) -
 
 
 def penalties(problem: BlockTridiagonal, chain: Chain, start: np.ndarray | None, rule: str, noise: float | None,
-              tau: float) -> np.ndarray:
+              tau: float = 1.0, most: float = 1.0) -> np.ndarray:
     """What :func:`choose_mu` returns, of arguments that have been checked."""
     if chain.count == 1 or chain.overlap == 0:
         return np.zeros(chain.count)
@@ -58,22 +59,23 @@ def penalties(problem: BlockTridiagonal, chain: Chain, start: np.ndarray | None,
         copies = local_solutions(problem, chain)
     else:
         copies = [start[first:last] for first, last in zip(chain.first, chain.last)]
-    return np.array([_mu(penalty_spectrum(problem, chain, i, copies), rule, noise, tau) for i in range(chain.count)])
+    return np.array([_mu(penalty_spectrum(problem, chain, i, copies), rule, noise, tau, most)
+                     for i in range(chain.count)])
 
 
 def choose_mu(problem: BlockTridiagonal, windows: int | np.ndarray, *, overlap: int = 4, rule: str = "gcv",
-              noise: float | None = None, tau: float = 1.0, start: np.ndarray | None = None) -> np.ndarray:
+              noise: float | None = None, tau: float = 1.0, start: np.ndarray | None = None, most: float = 1.0) -> np.ndarray:
     r"""The weight mu by which each window should trust its neighbours' values y on the overlaps O, in one local solve.
 
     .. math:: x(\mu) = \arg\min_x |A_i x - c|^2 + \mu |x_O - y|^2, \qquad
               \mathrm{RSS}(\mu) = |A_i x(\mu) - c|^2, \qquad A_i x(\mu) = H(\mu) c + \mathrm{const}
 
     Generalised cross-validation minimises :math:`m_i \mathrm{RSS} / (m_i - \mathrm{tr} H)^2`, with m_i rows; Morozov's
-    discrepancy principle solves :math:`\mathrm{RSS} = \tau^2 m_i \sigma^2`. Both are closed forms in the eigenvalues of the
-    Schur complement of the overlaps, at a cost of O(L n^3 + (s n)^3) for a window of L steps.
+    discrepancy principle solves :math:`\mathrm{RSS} = \tau^2 m_i \sigma^2`. Both are closed forms in the eigenvalues
+    :math:`s_j` of the Schur complement of the overlaps, at a cost of O(L n^3 + (s n)^3) for a window of L steps.
 
-    The limit of the Schwarz iteration does not depend on mu, and mu = 0 is fastest: this choice matters when few sweeps are
-    made, or for one step of a nonlinear method. It regularises nothing.
+    The limit of the Schwarz iteration does not depend on mu, and mu = 0 is fastest. Both rules judge a single local solve:
+    where neighbours have good values they ask for a large mu, which would freeze an iteration; hence ``most``.
 
     Parameters
     ----------
@@ -86,20 +88,23 @@ def choose_mu(problem: BlockTridiagonal, windows: int | np.ndarray, *, overlap: 
     rule : str
         ``"gcv"`` or ``"discrepancy"``.
     noise : float, optional
-        Standard deviation sigma of the errors of the rows, for ``"discrepancy"``; 1 for ``from_state_space``, whose rows are
-        scaled by their covariances.
+        Standard deviation sigma of the errors of the rows, the same for all, for ``"discrepancy"``; 1 for ``from_state_space``,
+        which scales rows by their covariances.
     tau : float
         At least 1; larger values trust the neighbours more.
     start : ndarray (T, n), optional
         Values that windows see of their neighbours. By default each neighbour's own solution with zeros around it: what the
         first sweep with mu = 0 exchanges.
+    most : float
+        Bound on mu, as a multiple of the smallest s_j; may be infinite. Along the eigenvector of s_j a window takes the share
+        mu / (s_j + mu) from its neighbours: at most half of it with 1.
 
     Returns
     -------
     ndarray (p,)
-        mu of every window; 0 where there is no overlap, where cross-validation is best without penalty, or where the residual
-        at mu = 0 exceeds the target already. It is at most a million times the largest eigenvalue, which is returned where
-        the target is above every residual: the neighbours' values then fit the window to within the noise.
+        mu of every window. 0 where there is no overlap, where cross-validation is best without penalty, or where the residual
+        at mu = 0 exceeds the target already; the bound where no residual reaches the target. It is at most a million times
+        the largest s_j, beyond which nothing changes.
 
     Raises
     ------
@@ -123,5 +128,5 @@ def choose_mu(problem: BlockTridiagonal, windows: int | np.ndarray, *, overlap: 
     array([0., 0.])
     """
     rule, noise, tau = check.rule(rule, noise, tau)
-    chain, start = check.penalty(problem, windows, overlap, start)
-    return penalties(problem, chain, start, rule, noise, tau)
+    chain, start, most = check.penalty(problem, windows, overlap, start, most)
+    return penalties(problem, chain, start, rule, noise, tau, most)
