@@ -19,6 +19,7 @@ def random_problem(seed, steps=13, n=2, per_step=3):
     rng = np.random.default_rng(seed)
     rows = rng.normal(size=(steps, per_step, 2, n))
     rows[4, 0] = 0  # no row
+    rows[5:7, 0, 1] = 0  # touches the step before its own only
     rows[:, 1, 0] = 0  # an observation: it touches one step
     return ps.leastsquares.BlockTridiagonal.from_rows(rows, rng.normal(size=(steps, per_step)))
 
@@ -176,11 +177,19 @@ def test_default_start_is_one_sweep_without_penalty_from_zero():
 
 def test_float32_problems_are_computed_in_float64():
     problem = random_problem(1)
-    start = np.random.default_rng(7).normal(size=problem.rhs.shape)
+    start = np.zeros(problem.rhs.shape)
+    start[4:6] = 5.0  # the overlap of [0, 6) and [4, 13)
     rounded = ps.leastsquares.BlockTridiagonal.from_rows(problem.rows.astype(np.float32), problem.targets.astype(np.float32))
     mu = ps.leastsquares.choose_mu(rounded, 2, overlap=2, start=start.astype(np.float32), most=np.inf)
-    assert mu.dtype == np.float64 and mu.max() < 100
+    assert mu.dtype == np.float64 and 0.01 < mu.min() < mu.max() < 100
     np.testing.assert_allclose(mu, ps.leastsquares.choose_mu(problem, 2, overlap=2, start=start, most=np.inf), rtol=1e-3)
+
+
+def test_neighbours_that_are_far_off_are_not_trusted():
+    problem = random_problem(0)
+    start = np.zeros(problem.rhs.shape)
+    start[4:6] = 1e9  # the overlap of [0, 6) and [4, 13)
+    assert not ps.leastsquares.choose_mu(problem, 2, overlap=2, start=start).any()
 
 
 def test_without_overlap_there_is_nothing_to_penalise():

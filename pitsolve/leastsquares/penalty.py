@@ -138,7 +138,7 @@ def penalty_spectrum(problem: BlockTridiagonal, chain: Chain, i: int, copies: li
     rows, least = _residual(problem, first, last, np.concatenate([before[:1], x, after[-1:]]))
     if rows < x.size:
         raise _deficient(i)
-    return PenaltySpectrum(rows, x.size, least if rows > x.size else 0.0, eigenvalues, coefficients)
+    return PenaltySpectrum(rows, x.size, least, eigenvalues, coefficients)
 
 
 def _within(off_diagonal: np.ndarray, left: int, right: int, n: int) -> np.ndarray:
