@@ -29,6 +29,7 @@ def sweep_matrix(problem, count, overlap, **options):
     for j in range(copies.size):
         copies[...] = 0
         copies.flat[j] = 1
+        schwarz._answered[:] = False
         schwarz._send(schwarz.everyone)
         schwarz.sweep()
         columns.append(copies.ravel().copy())
@@ -242,3 +243,18 @@ def test_windows_that_do_not_contract_switch_to_plain_transmission(monkeypatch):
     sol = ps.schwarz_lstsq(FORGETFUL, 4, overlap=1, transmission="schur", sweeps=1)
     assert sol.status is ps.leastsquares.SchwarzStatus.SWITCHED and sol.transmission == "dirichlet"
     assert sol.converged and relative_error(sol.solution, EXACT) < 1e-9
+
+
+@pytest.mark.parametrize("problem", [reference.forgetful(3000), reference.persistent(3000)], ids=["forgetful", "persistent"])
+@pytest.mark.parametrize("options", [Options(), Options(mu=0.5), Options(split=True, mu=5.0), Options(sweeps=1)])
+def test_corrections_near_the_ends_are_those_of_whole_windows(problem, options):
+    """Later sweeps visit only the steps that news from the neighbours reaches."""
+    schwarz = Schwarz(problem, Chain(equal_boundaries(3000, 3), 3), options)
+    schwarz.start(np.zeros_like(problem.rhs))
+    for _ in range(6):
+        before = schwarz.mail.from_left.copy(), schwarz.mail.from_right.copy()
+        schwarz.sweep()
+    copies, scale = schwarz.windows.copies.copy(), np.abs(schwarz.windows.copies).max()
+    _, length = schwarz.windows.solve(schwarz.everyone, problem.rhs, options.split, *before)
+    np.testing.assert_allclose(copies, schwarz.windows.copies, rtol=0, atol=1e-13 * scale)
+    np.testing.assert_allclose(length, [np.linalg.norm(schwarz.windows.window(i)) for i in range(3)], rtol=1e-12)

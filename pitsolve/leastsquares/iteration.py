@@ -43,6 +43,8 @@ class Schwarz:
         self.windows = TridiagonalWindows(problem.diagonal, problem.off_diagonal, chain.first, chain.last, overlap)
         self.mail = Mailboxes(p, (1 + overlap if options.mu > 0 or options.split else 1, n), dtype)
         self.transmissions = Mailboxes(p, (n, n), dtype)
+        self._read = np.zeros((2, *self.mail.from_left.shape), dtype)  # the messages that the copies answer
+        self._answered = np.zeros(p, bool)
         for _ in range(options.sweeps):
             boxes = self.transmissions
             self._require(self.windows.transmit(boxes.from_left, boxes.from_right, boxes.to_left, boxes.to_right))
@@ -62,6 +64,7 @@ class Schwarz:
             g = g / self.chain.sharing[:, None]
         for i in range(self.chain.count):
             self.windows.window(i)[:] = g[self.chain.first[i]:self.chain.last[i]]
+        self._answered[:] = False
         self._send(self.everyone)
 
     def _send(self, chosen: np.ndarray) -> None:
@@ -71,12 +74,22 @@ class Schwarz:
 
     def sweep(self) -> tuple[np.ndarray, np.ndarray]:
         """One iteration; the norms of the change and of the copy of every window."""
-        change, length = np.empty((2, self.chain.count))
+        change = np.empty(self.chain.count)
         for chosen in self.order:
-            norms = self.windows.solve(chosen, self.problem.rhs, self.split, self.mail.from_left, self.mail.from_right)
-            change[chosen], length[chosen] = norms[0][chosen], norms[1][chosen]
+            change[chosen], length = self._solve(chosen)
             self._send(chosen)
         return change, length
+
+    def _solve(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """New copies of the chosen windows, from scratch the first time and after that from what is new in their mail."""
+        left, right = self.mail.from_left, self.mail.from_right
+        if self._answered[chosen[0]]:
+            change, length = self.windows.correct(chosen, self.split, left - self._read[0], right - self._read[1])
+        else:
+            change, length = self.windows.solve(chosen, self.problem.rhs, self.split, left, right)
+        self._answered[chosen] = True
+        self._read[:, chosen] = left[chosen], right[chosen]
+        return change[chosen], length
 
     def merge(self) -> np.ndarray:
         """One solution (T, n) of all copies: their mean on the overlaps, or their sum in the split formulation (eq. 18)."""

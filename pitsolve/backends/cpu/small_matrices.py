@@ -116,6 +116,21 @@ def add_transposed_times(out, sign, a, x):
 
 
 @inline
+def set_zero(x):
+    for j in range(size_of(x)):
+        x[j] = 0.0
+
+
+@inline
+def largest(x):
+    """Largest absolute value, infinity if there is NaN."""
+    value = 0.0
+    for j in range(size_of(x)):
+        value = max(value, abs(x[j])) if x[j] == x[j] else np.inf
+    return value
+
+
+@inline
 def copy_vector(out, x):
     for j in range(size_of(x)):
         out[j] = x[j]

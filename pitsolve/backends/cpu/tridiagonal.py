@@ -19,7 +19,9 @@ from pitsolve.backends.cpu.small_matrices import (
     copy_matrix,
     copy_vector,
     invert,
+    largest,
     product,
+    set_zero,
     size_of,
     smallest_pivot,
     subtract_matrix,
@@ -67,23 +69,23 @@ def factor_window(diagonal, off_diagonal, first, last, offset, shared_left, shar
 def solve(chosen, off_diagonal, diagonal, rhs, first, last, offset, overlap, mu, split, gains, inverses,
           from_left, from_right, scratch, copies, change, length):
     """The local problems of the chosen windows, from their inboxes; the squared norms of what changed and of the copies."""
+    n = size_of(rhs)
     for number in prange(chosen.size):
         i = chosen[np.int64(number)]
         begin, end = offset[i], offset[i] + last[i] - first[i]
         u = scratch[begin + i:end + i + 1]  # one row more than the window
-        right_side(off_diagonal, diagonal, rhs, first[i], last[i], overlap if i > 0 else 0,
-                   overlap if i < first.size - 1 else 0, mu[i], split, from_left[i], from_right[i], u)
+        for t in range(first[i], last[i]):
+            for j in range(n):
+                u[t - first[i], j] = rhs[t, j]
+        add_messages(off_diagonal, diagonal, first[i], last[i], overlap if i > 0 else 0,
+                     overlap if i < first.size - 1 else 0, mu[i], split, from_left[i], from_right[i], u)
         change[i], length[i] = substitute(gains[begin:end], inverses[begin:end], u, copies[begin:end])
 
 
 @kernel
-def right_side(off_diagonal, diagonal, rhs, first, last, shared_left, shared_right, mu, split, from_left, from_right, u):
-    """f on the window, plus what the neighbours sent: a vector for each end and their values on the overlaps."""
-    n = size_of(rhs)
-    for t in range(first, last):
-        for j in range(n):
-            u[t - first, j] = rhs[t, j]
-    for j in range(n):
+def add_messages(off_diagonal, diagonal, first, last, shared_left, shared_right, mu, split, from_left, from_right, u):
+    """Add to the right side what the neighbours sent: a vector for each end and their values on the overlaps."""
+    for j in range(size_of(u)):
         u[0, j] += from_left[0, j]
         u[last - first - 1, j] += from_right[0, j]
     if mu > 0.0 or split:
@@ -118,8 +120,7 @@ def substitute(gains, inverses, u, x):
     new = u[steps]
     change = length = 0.0
     for t in range(steps - 1, -1, -1):
-        for i in range(n):
-            new[i] = 0.0
+        set_zero(new)
         add_times(new, 1.0, inverses[t], u[t])
         if t < steps - 1:
             add_transposed_times(new, -1.0, gains[t + 1], x[t + 1])
@@ -128,6 +129,64 @@ def substitute(gains, inverses, u, x):
             length += new[i] ** 2
             x[t, i] = new[i]
     return change, length
+
+
+@kernel(parallel=True)
+def correct(chosen, off_diagonal, diagonal, first, last, offset, overlap, mu, split, gains, inverses, from_left, from_right,
+            scratch, copies, change, length):
+    """The same for inboxes that changed by so much: only the steps that a change at the ends reaches are visited.
+
+    ``length`` is updated. Corrections below rounding of the window's root mean square are dropped.
+    """
+    for number in prange(chosen.size):
+        i = chosen[np.int64(number)]
+        begin, steps = offset[i], last[i] - first[i]
+        u = scratch[begin + i:begin + i + steps + 1]
+        reach = min(steps, overlap + 1) if mu[i] > 0.0 or split else 1  # rows that messages touch at each end
+        for t in range(reach):
+            set_zero(u[t])
+            set_zero(u[steps - 1 - t])
+        add_messages(off_diagonal, diagonal, first[i], last[i], overlap if i > 0 else 0,
+                     overlap if i < first.size - 1 else 0, mu[i], split, from_left[i], from_right[i], u)
+        smallest = np.finfo(copies.dtype).eps / 16 * np.sqrt(length[i] / steps)
+        change[i], growth = substitute_ends(gains[begin:begin + steps], inverses[begin:begin + steps], u,
+                                            copies[begin:begin + steps], reach, smallest)
+        length[i] += growth
+
+
+@kernel(reassociate=True)
+def substitute_ends(gains, inverses, u, x, reach, smallest):
+    """Forward and backward substitution for a right side that is zero but for ``reach`` rows at each end; x is corrected."""
+    n = size_of(x)
+    steps = x.shape[0]
+    tail = steps - reach
+    head = 0  # rows of u before it are what came from the left
+    while head < steps and (head < reach or head >= tail or largest(u[head - 1]) > smallest):
+        if reach <= head < tail:
+            set_zero(u[head])
+        if head > 0:
+            add_times(u[head], -1.0, gains[head], u[head - 1])
+        head += 1
+    for t in range(max(head, tail + 1), steps):
+        add_times(u[t], -1.0, gains[t], u[t - 1])
+    new = u[steps]
+    change = growth = 0.0
+    t = steps - 1
+    follow = False  # whether the step after t was corrected
+    while t >= 0:
+        set_zero(new)
+        if t < head or t >= tail:
+            add_times(new, 1.0, inverses[t], u[t])
+        if follow:
+            add_transposed_times(new, -1.0, gains[t + 1], u[t + 1])
+        for i in range(n):
+            change += new[i] ** 2
+            growth += (x[t, i] + new[i]) ** 2 - x[t, i] ** 2
+            x[t, i] += new[i]
+            u[t, i] = new[i]
+        follow = t < head or t >= tail or largest(new) > smallest
+        t = t - 1 if follow else min(t, head) - 1
+    return change, growth
 
 
 @kernel(parallel=True)
@@ -153,8 +212,7 @@ def post(chosen, off_diagonal, first, last, offset, overlap, values, for_left, f
 @inline
 def message(coupling, transposed, x, beyond, end, overlap, transmission, out):
     """D x_end - N x_beyond for the row at the neighbour's end; without an overlap there is no x_end here, and D is zero."""
-    for j in range(size_of(x)):
-        out[j] = 0.0
+    set_zero(out)
     if transposed:
         add_transposed_times(out, -1.0, coupling, x[beyond])
     else:
