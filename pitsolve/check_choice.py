@@ -63,9 +63,9 @@ def loads_of_windows(value: Any) -> np.ndarray:
     return array
 
 
-def rule(name: Any, noise: Any, tau: Any) -> tuple[str, float | None, float]:
+def rule(name: Any, noise: Any, tau: Any, argument: str = "rule") -> tuple[str, float | None, float]:
     """A rule of choice; the discrepancy principle needs the noise."""
-    check.choice("rule", name, RULES)
+    check.choice(argument, name, RULES)
     if noise is not None:
         noise = check.positive("noise", noise)
     elif name == "discrepancy":
@@ -85,7 +85,7 @@ def problem(value: Any) -> BlockTridiagonal:
     return value
 
 
-def _with_rows(value: Any) -> BlockTridiagonal:
+def with_rows(value: Any) -> BlockTridiagonal:
     if problem(value).rows is None:
         raise ValueError("problem must have its rows and targets, the normal equations do not tell the residual; "
                          "BlockTridiagonal.from_rows, from_state_space and from_time_varying_weights keep them")
@@ -94,7 +94,7 @@ def _with_rows(value: Any) -> BlockTridiagonal:
 
 def penalty(problem: Any, windows: Any, overlap: Any, start: Any, most: Any) -> tuple[Chain, np.ndarray | None, float]:
     """Windows of a problem with rows, values of its unknowns, and a bound on mu that may be infinite."""
-    windows = chain(windows, overlap, _with_rows(problem).steps)
+    windows = chain(windows, overlap, with_rows(problem).steps)
     if start is not None:
         start = check.float_array("start", start, (2,))
         check.shape("start", start, problem.rhs.shape, "for problem")
