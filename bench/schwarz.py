@@ -23,7 +23,7 @@ from pitsolve.leastsquares.windows import Chain, equal_boundaries
 
 SIZES, STEPS = (2, 8, 32), (10_000, 100_000)
 OVERLAP, SWEEP_TARGET = 4, 1.0
-SLOW = 1.0  # seconds from which a call is timed a few times only
+SLOW, FEW = 1.0, 5  # seconds from which a call is timed a few times only
 MOST_MEMORY = 0.6  # part of the free memory that a peer may take
 TOLERANCE = 1e-10  # on the estimated error, the default in float64
 MOST_ITERATIONS = 400  # after which windows have lost
@@ -68,7 +68,7 @@ def _visits(call: Callable[[], Any], repeats: int) -> int:
     call()
     begin = time.perf_counter()
     call()
-    return repeats if time.perf_counter() - begin < SLOW else min(repeats, 3)
+    return repeats if time.perf_counter() - begin < SLOW else min(repeats, FEW)
 
 
 def _seconds(call: Callable[[], Any], repeats: int) -> float:

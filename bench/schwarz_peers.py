@@ -83,7 +83,7 @@ def scipy_bytes(n: int, steps: int) -> dict[str, int]:
 
 @functools.cache
 def _algebra(small: bool) -> tuple[Callable, Callable]:
-    """product(A, B, out) and solve(A, B), which returns A^-1 B."""
+    """product(A, B, out), and solve(A, B), which overwrites A and turns B into A^-1 B."""
     if not small:
         @numba.njit
         def product(A, B, out):
@@ -91,7 +91,7 @@ def _algebra(small: bool) -> tuple[Callable, Callable]:
 
         @numba.njit
         def solve(A, B):
-            return np.linalg.solve(A, B)
+            B[...] = np.linalg.solve(A, B)
 
         return product, solve
 
@@ -106,7 +106,6 @@ def _algebra(small: bool) -> tuple[Callable, Callable]:
 
     @numba.njit
     def solve(A, B):
-        A, B = A.copy(), B.copy()
         n, columns = A.shape[0], B.shape[1]
         for k in range(n):
             pivot = k
@@ -130,7 +129,6 @@ def _algebra(small: bool) -> tuple[Callable, Callable]:
                     B[k, j] -= A[k, i] * B[i, j]
             for j in range(columns):
                 B[k, j] /= A[k, k]
-        return B
 
     return product, solve
 
@@ -147,6 +145,13 @@ def _kernels(small: bool) -> dict[str, Callable]:
         return out
 
     @numba.njit
+    def divided(A, B):
+        """A^-1 B, both kept."""
+        X = B.copy()
+        solve(A.copy(), X)
+        return X
+
+    @numba.njit
     def append(A, b, P, eta, J, seen, element, y):
         """The element of a block followed by one step; only a step that is observed has eta and J."""
         A_j, P_j, gain, back, J_j = element
@@ -155,8 +160,8 @@ def _kernels(small: bool) -> dict[str, Callable]:
         n = A.shape[0]
         eta_j = times(back, y)
         M = np.eye(n) + times(P, J_j)
-        X = solve(M.T.copy(), A_j.T.copy()).T.copy()
-        Y = solve(M, A).T.copy()
+        X = divided(M.T, A_j.T).T.copy()
+        Y = divided(M, A).T.copy()
         return (times(X, A), times(X, b + times(P, eta_j)) + times(gain, y), times(times(X, P), A_j.T.copy()) + P_j,
                 times(Y, eta_j - times(J_j, b)) + eta, times(times(Y, J_j), A) + J)
 
@@ -177,27 +182,53 @@ def _kernels(small: bool) -> dict[str, Callable]:
         n = A.shape[1]
         for block in range(1, A.shape[0] - 1):
             M = np.eye(n) + times(P_start[block], J[block])
-            X = solve(M.T.copy(), A[block].T.copy()).T.copy()
+            X = divided(M.T, A[block].T).T.copy()
             m_start[block + 1] = times(X, m_start[block] + times(P_start[block], eta[block])) + b[block]
             P_start[block + 1] = times(times(X, P_start[block]), A[block].T.copy()) + P[block]
 
     @numba.njit
     def filter_blocks(chosen, bounds, seen, y, F, Q, C, R, m_start, P_start, m_end, P_end, G, g):
-        """The filter through the chosen blocks; the backward pass is m_t <- G_t m_{t+1} + g_t."""
-        for i in range(chosen.size):
-            block = chosen[i]
-            m, P = m_start[block].copy(), P_start[block].copy()
+        """The filter through the chosen blocks; the backward pass is m_t <- G_t m_{t+1} + g_t. Allocates nothing a step."""
+        n, k = F.shape[0], C.shape[0]
+        F_T, C_T = F.T.copy(), C.T.copy()
+        m, predicted, moved = np.empty((n, 1)), np.empty((n, 1)), np.empty((n, 1))
+        P, ahead, FP, W, CP, gain, S, e = (np.empty((n, n)), np.empty((n, n)), np.empty((n, n)), np.empty((n, n)),
+                                           np.empty((k, n)), np.empty((k, n)), np.empty((k, k)), np.empty((k, 1)))
+        for block in chosen:
+            m[:], P[:] = m_start[block], P_start[block]
             for t in range(bounds[block], bounds[block + 1]):
                 if t > 0:
-                    before, FP = m, times(F, P)
-                    m, P = times(F, before), times(FP, F.T.copy()) + Q
-                    G[t - 1] = solve(P, FP).T
-                    g[t - 1] = (before - times(G[t - 1], m))[:, 0]
+                    product(F, P, FP)
+                    product(FP, F_T, ahead)
+                    product(F, m, predicted)
+                    for i in range(n):
+                        for j in range(n):
+                            ahead[i, j] += Q[i, j]
+                            W[i, j] = ahead[i, j]
+                    solve(W, FP)
+                    for i in range(n):
+                        for j in range(n):
+                            G[t - 1, i, j] = FP[j, i]
+                    product(G[t - 1], predicted, moved)
+                    for i in range(n):
+                        g[t - 1, i] = m[i, 0] - moved[i, 0]
+                    m, predicted, P, ahead = predicted, m, ahead, P
                 if seen[t]:
-                    CP = times(C, P)
-                    K = solve(times(CP, C.T.copy()) + R, CP).T.copy()
-                    m = m + times(K, y[t].copy().reshape(-1, 1) - times(C, m))
-                    P = P - times(K, CP)
+                    product(C, P, CP)
+                    product(CP, C_T, S)
+                    product(C, m, e)
+                    for i in range(k):
+                        e[i, 0] = y[t, i] - e[i, 0]
+                        for j in range(k):
+                            S[i, j] += R[i, j]
+                        for j in range(n):
+                            gain[i, j] = CP[i, j]
+                    solve(S, gain)
+                    for a in range(k):
+                        for i in range(n):
+                            m[i, 0] += gain[a, i] * e[a, 0]
+                            for j in range(n):
+                                P[i, j] -= gain[a, i] * CP[a, j]
             m_end[block], P_end[block] = m, P
 
     @numba.njit
@@ -214,12 +245,19 @@ def _kernels(small: bool) -> dict[str, Callable]:
     @numba.njit
     def back(bounds, G, g, last, out):
         """m_t <- G_t m_{t+1} + g_t in every block, from the state after it."""
+        n = G.shape[1]
         for block in range(bounds.size - 1):
-            m = last[block].copy()
+            after = last[block, :, 0]
             for t in range(bounds[block + 1] - 1, bounds[block] - 1, -1):
-                if t < out.shape[0] - 1:
-                    m = times(G[t], m) + g[t].copy().reshape(-1, 1)
-                out[t] = m[:, 0]
+                if t == out.shape[0] - 1:
+                    out[t] = after
+                else:
+                    for i in range(n):
+                        total = g[t, i]
+                        for j in range(n):
+                            total += G[t, i, j] * after[j]
+                        out[t, i] = total
+                after = out[t]
 
     return {"reduce": reduce, "join": join, "filter": filter_blocks, "compose": compose, "back": back}
 
