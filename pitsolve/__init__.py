@@ -2,6 +2,8 @@
 
 from pitsolve import cells as cells
 from pitsolve import leastsquares as leastsquares
+from pitsolve import networks as networks
+from pitsolve import training as training
 from pitsolve.gradient import gradient as gradient
 from pitsolve.leastsquares.schwarz import schwarz_lstsq as schwarz_lstsq
 from pitsolve.ode import gradient_ode as gradient_ode

@@ -19,7 +19,7 @@ class Layer:
     """
 
     statistics: tuple[str, ...] = ()  # names in ``shapes`` that are running statistics: they have no gradient
-    keeps_shape: bool = True  # whether outputs have the shape of inputs
+    keeps_shape: bool = True  # False if outputs may have another shape than inputs
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -67,23 +67,26 @@ class Composite(Layer):
 
     parts: tuple[tuple[str, Layer], ...]
 
+    @staticmethod
+    def _bind(parts: tuple[tuple[str, Layer], ...]) -> tuple[_Part, ...]:
+        """The parts with the names of their parameters."""
+        return tuple(_Part(layer, {own: f"{name}.{own}" if name else own for own in layer.shapes}) for name, layer in parts)
+
     @cached_property
-    def bound(self) -> dict[str, _Part]:
-        """The parts with the names of their parameters, by position for those without a name of their own."""
-        return {name or str(position): _Part(layer, {own: f"{name}.{own}" if name else own for own in layer.shapes})
-                for position, (name, layer) in enumerate(self.parts)}
+    def bound(self) -> tuple[_Part, ...]:
+        return self._bind(self.parts)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {part.names[own]: shape for part in self.bound.values() for own, shape in part.layer.shapes.items()}
+        return {part.names[own]: shape for part in self.bound for own, shape in part.layer.shapes.items()}
 
     @cached_property
     def statistics(self) -> tuple[str, ...]:
-        return tuple(part.names[own] for part in self.bound.values() for own in part.layer.statistics)
+        return tuple(part.names[own] for part in self.bound for own in part.layer.statistics)
 
     def init(self, seed: int | np.random.Generator, dtype: type = np.float32) -> Parameters:
         random = np.random.default_rng(seed)
-        return {part.names[own]: value for part in self.bound.values() for own, value in part.layer.init(random, dtype).items()}
+        return {part.names[own]: value for part in self.bound for own, value in part.layer.init(random, dtype).items()}
 
 
 @dataclass(frozen=True)
@@ -111,14 +114,14 @@ class Sequence(Composite):
 
     def forward(self, p: Parameters, x: np.ndarray, training: bool) -> tuple[np.ndarray, list]:
         saved = []
-        for part in self.bound.values():
+        for part in self.bound:
             x, kept = part.forward(p, x, training)
             saved.append(kept)
         return x, saved
 
     def backward(self, p: Parameters, saved: list, dy: np.ndarray) -> tuple[np.ndarray, Parameters]:
         grads = {}
-        for part, kept in zip(reversed(self.bound.values()), reversed(saved), strict=True):
+        for part, kept in zip(reversed(self.bound), reversed(saved), strict=True):
             dy, own = part.backward(p, kept, dy)
             grads |= own
         return dy, grads
