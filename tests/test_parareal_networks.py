@@ -1,5 +1,7 @@
 """Parareal networks: Proposition 1, what tearing keeps, gradients, and the same bits however many subnetworks run at once."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -62,7 +64,7 @@ def test_biased_coarse_networks_break_proposition_1(subnetworks):
     whole, (x, _) = chain("identity"), batch()
     edges = [BLOCKS * j // subnetworks for j in range(subnetworks + 1)]
     coarse = tuple(ps.networks.Sequence(tuple((str(k), whole.blocks[k]) for k in range(first, last)))
-                   for first, last in zip(edges[1:], edges[2:]))
+                   for first, last in pairwise(edges[1:]))
     torn = parareal(whole, subnetworks, coarse=coarse)
     params = exact_coarse(torn, torn.init(5, np.float64))
     expected = outputs(whole, {name: params[name] for name in whole.shapes}, x)
@@ -84,7 +86,8 @@ def test_a_recurrent_network_is_the_loop():
     params = net.init(5, np.float64) | {f"{k}.{name}": value for k in range(4) for name, value in one.items()}
     x = np.random.default_rng(5).standard_normal((4, 10, 2))
     last = ps.solve(cell, one, x, method="sequential").states[:, -1]
-    np.testing.assert_allclose(outputs(net, params, x), last @ params["post.dense.weight"] + params["post.dense.bias"], rtol=1e-13)
+    expected = last @ params["post.dense.weight"] + params["post.dense.bias"]
+    np.testing.assert_allclose(outputs(net, params, x), expected, rtol=1e-13)
 
 
 def test_no_jump_no_correction():

@@ -1,6 +1,12 @@
 """Block-repetitive networks with hand-written gradients, and parareal networks made of them."""
 
 from pitsolve.networks.chain import Chain as Chain
+from pitsolve.networks.data import Images as Images
+from pitsolve.networks.data import crop_and_flip as crop_and_flip
+from pitsolve.networks.data import read_cifar as read_cifar
+from pitsolve.networks.evaluate import evaluate as evaluate
+from pitsolve.networks.fit import FitResult as FitResult
+from pitsolve.networks.fit import fit as fit
 from pitsolve.networks.layer import Layer as Layer
 from pitsolve.networks.layer import Sequence as Sequence
 from pitsolve.networks.loss import cross_entropy as cross_entropy

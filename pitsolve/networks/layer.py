@@ -38,6 +38,10 @@ class Layer:
         """dL/dx and dL/dtheta from dL/dy; in the place of a running statistic, the statistic of the batch."""
         raise NotImplementedError
 
+    def infer(self, p: Parameters, x: np.ndarray) -> np.ndarray:
+        """y with running statistics, where no gradient is wanted: nothing is kept."""
+        return self.forward(p, x, False)[0]
+
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of one output from that of one input, both without the batch axis; a ValueError if the input does not fit."""
         return shape
@@ -56,6 +60,9 @@ class _Part(NamedTuple):
 
     def forward(self, p: Parameters, x: np.ndarray, training: bool) -> tuple[np.ndarray, Any]:
         return self.layer.forward(self.parameters(p), x, training)
+
+    def infer(self, p: Parameters, x: np.ndarray) -> np.ndarray:
+        return self.layer.infer(self.parameters(p), x)
 
     def backward(self, p: Parameters, saved: Any, dy: np.ndarray) -> tuple[np.ndarray, Parameters]:
         dx, grads = self.layer.backward(self.parameters(p), saved, dy)
@@ -125,6 +132,11 @@ class Sequence(Composite):
             dy, own = part.backward(p, kept, dy)
             grads |= own
         return dy, grads
+
+    def infer(self, p: Parameters, x: np.ndarray) -> np.ndarray:
+        for part in self.bound:
+            x = part.infer(p, x)
+        return x
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         for _, layer in self.parts:

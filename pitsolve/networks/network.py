@@ -118,6 +118,19 @@ class Network(Composite):
             grads |= own
         return dx, grads
 
+    def infer(self, p: Parameters, x: np.ndarray, workers: int | None = None) -> np.ndarray:
+        starts, fine, coarse, post = self._roles(0)
+
+        def propagate(j: int) -> tuple[np.ndarray, np.ndarray]:
+            start = starts[j].infer(p, x)
+            return start, fine[j].infer(p, start)
+
+        ran = together([partial(propagate, j) for j in range(self.subnetworks)], workers)
+        y = ran[0][1]
+        for correction, (start, end) in zip(coarse, ran[1:], strict=True):
+            y = end + correction.infer(p, y - start)
+        return post.infer(p, y)
+
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         ends = []
         for j, start in enumerate(self.starts):

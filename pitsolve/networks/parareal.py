@@ -15,7 +15,8 @@ from pitsolve.networks.network import Network
 class PararealNetwork(Network):
     """What :func:`parareal` makes: the fields are C^1 ... C^N, all blocks, where each subnetwork begins, F^1 ... F^{N-1}, h.
 
-    Parameters have the names of the chain's; those of C^2, C^3 ... begin with "pre2.", "pre3." ..., those of F^1 ... with "coarse1.".
+    Parameters have the names of the chain's; those of C^2, C^3 ... begin with "pre2.", "pre3." ..., those of F^1, F^2 ... with
+    "coarse1.", "coarse2." ...
     """
 
     starts: tuple[Layer, ...]

@@ -1,0 +1,140 @@
+"""Training a network over epochs, with checkpoints from which it goes on bit for bit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pitsolve import check, check_training
+from pitsolve.cells.base import Parameters
+from pitsolve.networks.loss import cross_entropy
+from pitsolve.networks.network import Network
+from pitsolve.networks.run import Progress, Run
+from pitsolve.training.optimizers import SGD
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """A trained network.
+
+    Attributes
+    ----------
+    params : dict of ndarray
+        Parameters after the last epoch.
+    history : dict of ndarray (epochs,)
+        ``loss`` and ``error``: means over the batches of each epoch, in training. ``validation_loss`` and ``validation_error``:
+        after it. ``seconds``: of the epoch, validation included. Errors are shares of wrong labels; what does not apply is NaN.
+    """
+
+    params: Parameters = field(repr=False)
+    history: dict[str, np.ndarray]
+
+    def __repr__(self) -> str:
+        epochs = len(self.history["loss"])
+        if not epochs:
+            return "FitResult of 0 epochs"
+        last = ", ".join(f"{name.replace('_', ' ')} {values[-1]:.4g}" for name, values in self.history.items())
+        return f"FitResult of {epochs} epochs; the last: {last}"
+
+
+def fit(
+    net: Network, params: Parameters, data: tuple[np.ndarray, np.ndarray], *, optimizer: SGD, epochs: int, seed: int,
+    schedule: Callable[[int], float] | None = None, batch_size: int = 128, loss: Callable = cross_entropy,
+    augment: Callable | None = None, validation: tuple[np.ndarray, np.ndarray] | None = None,
+    checkpoint: str | os.PathLike | None = None, checkpoint_every: int | None = None, recompute: bool | int = False,
+    workers: int | None = None, after_epoch: Callable[[FitResult], None] | None = None,
+) -> FitResult:
+    r"""Train a network by mini-batches.
+
+    Every random number is a function of the seed, the epoch and the batch, so that a run that goes on from a checkpoint makes
+    the same steps as one that was never interrupted, to the last bit.
+
+    Parameters
+    ----------
+    net : Chain or PararealNetwork
+        The network.
+    params : dict of ndarray
+        Where it starts; not written to.
+    data : tuple (ndarray (N, ...), ndarray (N,) of int or (N, K))
+        Inputs, of the dtype of the parameters, and labels or targets.
+    optimizer : SGD
+        Makes the steps.
+    epochs : int
+        Passes over the data. A run from a checkpoint continues to this number.
+    seed : int
+        Of order and augmentation.
+    schedule : callable, optional
+        ``factor = schedule(epoch)`` multiplies the rate of the optimiser; see :class:`pitsolve.training.StepSchedule`.
+    batch_size : int
+        Samples of a step; the last batch of an epoch may be smaller.
+    loss : callable
+        ``value, doutputs = loss(outputs, y)``, a mean over the samples.
+    augment : callable, optional
+        ``inputs = augment(inputs, random)`` on each batch, such as :func:`crop_and_flip`.
+    validation : tuple, optional
+        Like ``data``, evaluated after each epoch with running statistics.
+    checkpoint : path, optional
+        File that holds the state of training, rewritten after each epoch. If it exists, training goes on from there.
+    checkpoint_every : int, optional
+        Rewrite it after so many batches too.
+    recompute, workers
+        As in :func:`loss_and_gradient`.
+    after_epoch : callable, optional
+        Receives the result so far, for printing.
+
+    Returns
+    -------
+    FitResult
+
+    Raises
+    ------
+    TypeError, ValueError
+        Arguments that do not fit each other.
+    FloatingPointError
+        The loss is not finite. The checkpoint holds the last state before.
+    CheckpointError
+        The checkpoint is broken, or belongs to another network, optimiser, seed or data.
+
+    Examples
+    --------
+    >>> import numpy as np, pitsolve as ps
+    >>> from pitsolve.networks import Chain, Dense, residual_mlp
+    >>> net = Chain(Dense(2, 8), (residual_mlp(8, 16),) * 3, Dense(8, 2))
+    >>> x = np.random.default_rng(5).standard_normal((40, 2)).astype(np.float32)
+    >>> data = x, (x[:, 0] > x[:, 1]).astype(int)
+    >>> run = ps.networks.fit(net, net.init(seed=5), data, optimizer=ps.training.SGD(lr=0.1), epochs=20, seed=5, batch_size=10)
+    >>> bool(run.history["loss"][-1] < run.history["loss"][0])
+    True
+    """
+    params = check_training.network_parameters(net, params)
+    labelled, names = loss is cross_entropy, ("inputs", "labels")
+    data = check_training.batch(net, params, *check_training.pair("data", data), labelled, names)
+    if validation is not None:
+        validation = check_training.batch(net, params, *check_training.pair("validation", validation), labelled,
+                                          ("validation inputs", "validation labels"))
+    if not isinstance(optimizer, SGD):
+        raise TypeError(f"optimizer must be an optimiser of pitsolve.training, got {type(optimizer).__name__}")
+    for name, function in (("schedule", schedule), ("augment", augment), ("after_epoch", after_epoch)):
+        check_training.function(name, function)
+    epochs, seed = check.length("epochs", epochs), check.length("seed", seed)
+    every = None if checkpoint_every is None else check.count("checkpoint_every", checkpoint_every)
+    path = check_training.file_to_write("checkpoint", checkpoint)
+    run = Run(net, data, optimizer, schedule or _constant, check.count("batch_size", batch_size), seed, loss, augment,
+              validation, path, every, check_training.blocks_recomputed(recompute), check_training.workers(workers))
+    progress = run.resume(params)
+    while progress.epoch < epochs:
+        progress = run.epoch(progress)
+        if after_epoch is not None:
+            after_epoch(_result(progress))
+    return _result(progress)
+
+
+def _constant(epoch: int) -> float:
+    return 1.0
+
+
+def _result(progress: Progress) -> FitResult:
+    return FitResult(progress.params, {name: np.array(values) for name, values in progress.history.items()})
