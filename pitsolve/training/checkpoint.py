@@ -108,7 +108,7 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
     Parameters
     ----------
     path : str or path
-        What :func:`save_checkpoint` wrote.
+        A file that :func:`save_checkpoint` wrote.
 
     Returns
     -------
