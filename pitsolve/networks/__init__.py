@@ -21,3 +21,5 @@ from pitsolve.networks.perceptron import residual_mlp as residual_mlp
 from pitsolve.networks.timings import Timings as Timings
 from pitsolve.networks.unrolled import Unrolled as Unrolled
 from pitsolve.networks.unrolled import recurrent as recurrent
+from pitsolve.networks.resnet import ResNet as ResNet
+from pitsolve.networks.resnet import resnet as resnet
