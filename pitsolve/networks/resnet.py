@@ -29,8 +29,8 @@ def resnet(depth: int, classes: int = 10, *, width: int = 16, channels: int = 3)
     """A pre-activation residual network of bottleneck units for images (B, H, W, channels) such as those of CIFAR.
 
     A 3 x 3 convolution to ``width`` channels; three stages of (depth - 2) / 9 units of widths w, 2 w, 4 w with 4 w, 8 w, 16 w
-    channels, the first unit of the second and of the third stage with stride 2; normalisation, rectifier, global average pooling
-    and a dense layer.
+    channels, the first unit of the second and of the third stage with stride 2; normalisation, rectifier, global average
+    pooling and a dense layer.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def resnet(depth: int, classes: int = 10, *, width: int = 16, channels: int = 3)
     >>> net
     ResNet of 333 blocks, 10327706 parameters
     >>> ps.networks.parareal(net, subnetworks=18)
-    PararealNetwork of 18 subnetworks with 18 or 19 blocks each, 0 parameters
+    PararealNetwork of 18 subnetworks with 18 or 19 blocks each, 10979610 parameters
     """
     if check.count("depth", depth) % 9 != 2 or depth < 11:
         raise ValueError(f"depth must be 9 k + 2 for k units in each of the three stages, such as 29, 110 or 1001, got {depth}")
