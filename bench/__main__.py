@@ -13,9 +13,10 @@ BENCHMARKS = {
     "multigrid": "one V-cycle of mgrit against PyMGRIT and NumPy; with --figure, residual against work of all methods",
     "windows": "shooting against the loop and torch.nn.GRU; all methods on networks of short and long memory",
     "schwarz": "windows in least squares against SciPy's direct solvers and smoothers; a model of scaling, drawn with --figure",
+    "networks": "a bottleneck unit against PyTorch; the gradient of ResNet-1001 in N subnetworks, with --figure",
     "startup": "import, first solve with a warm and with an empty disk cache",
 }
-DRAWING = ("multigrid", "schwarz")
+DRAWING = ("multigrid", "networks", "schwarz")
 
 
 def main(arguments: list[str] | None = None) -> None:
