@@ -64,7 +64,8 @@ def _rows(measured: dict[int, tuple[float, ...]]) -> list[dict[str, Any]]:
 def _print(measured: dict[int, tuple[float, ...]], words: str) -> None:
     """The paper's Table 2, ours on the left and theirs on the right."""
     print(f"\nvirtual wall-clock seconds of one gradient; left: {words}; right: the paper")
-    print("   |".join([f"{'N':>4s}" + "".join(f"{name:>9s}" for name in ("pre", "subnets", "coarse", "post", "total", "x"))] * 2))
+    head = "   N" + "".join(f"{name:>9s}" for name in ("pre", "subnets", "coarse", "post", "total", "x"))
+    print(f"{head}   |{head}")
     for count, columns in measured.items():
         print("   |".join(_line(count, own, sum(whole)) for own, whole in ((columns, measured[1]), (PAPER[count], PAPER[1]))))
 
