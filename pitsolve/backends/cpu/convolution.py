@@ -30,7 +30,7 @@ def convolve(x, norm, active, weight, stride, residual, added, measured, zeros, 
             if measured:
                 _, height, width, channels = y.shape
                 measure_image(y, b * height * width * channels, height * width, channels, moments,
-                              b * 3 * moments.shape[2], moments.shape[2])
+                              b * 2 * moments.shape[2], moments.shape[2])
 
 
 @kernel

@@ -14,7 +14,13 @@ from pitsolve.backends.cpu.patches import patch_tile
 from pitsolve.compile import constant, inline, kernel
 
 VECTORS = constant("VECTORS")  # of output channels in a tile of the gradient of the weights
+WEIGHT_ROWS = constant("WEIGHT_ROWS")  # of the same tile: numbers of a patch
 INPUT_VECTORS = constant("INPUT_VECTORS")  # of input channels in a tile of dL/dx
+
+
+def weight_rows(vectors: int) -> int:
+    """Rows of a tile of the gradient of the weights: 16 sums in registers."""
+    return 16 // vectors
 
 
 @kernel(parallel=True)
@@ -63,12 +69,12 @@ def weight_gradient(padded, spread, x, g, stride, dweight, task):
     row_spread = (width + size // 2 * 2) * pitch
     first = size // 2 * (row_spread + pitch)
     for k in range(size):
-        for c in range(0, rows, ROWS):
+        for c in range(0, rows, WEIGHT_ROWS):
             for q in range(0, pitch, VECTORS * LANES):
                 at = ((task * size + k) * rows + c) * pitch + q
                 patch_tile(padded, k * row + c, 1, stride * channels, stride * row, spread, first + q, stride * pitch,
                            stride * row_spread, g.shape[2], g.shape[1], dweight, at, pitch, dweight, at, pitch,
-                           ROWS, VECTORS, LANES)
+                           WEIGHT_ROWS, VECTORS, LANES)
 
 
 @kernel

@@ -10,6 +10,7 @@ import numpy as np
 
 from pitsolve.backends.cpu import convolution, convolution_backward, normalise
 from pitsolve.backends.cpu.convolution import ROWS
+from pitsolve.backends.cpu.convolution_backward import weight_rows
 from pitsolve.backends.cpu.products import block_vectors, pack
 from pitsolve.backends.cpu.simd import register_bytes
 from pitsolve.backends.cpu.workspace import aligned, aligned_zeros
@@ -51,18 +52,18 @@ def _packed(weight: np.ndarray, lanes: int, vectors: int, channels: int) -> np.n
 
 def _moments(parts: np.ndarray, pixels: int, channels: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and biased variance of a batch from what the kernels measured of every image."""
-    first, rest, squares = np.moveaxis(parts[:, :, :channels].astype(np.float64), 1, 0)
-    means = first + rest / pixels
+    means = parts[:, 0, :channels].astype(np.float64)
     mean = means.mean(axis=0)
-    inner = squares - rest**2 / pixels
-    return mean, inner.sum(axis=0) / (pixels * len(parts)) + ((means - mean)**2).mean(axis=0)
+    means -= mean
+    inner = parts[:, 1, :channels].sum(axis=0, dtype=np.float64)
+    return mean, (inner / pixels + np.einsum("bc,bc->c", means, means)) / len(parts)
 
 
 def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and biased variance of every channel, in float64."""
     batch, height, width, channels = x.shape
     lanes = _lanes(x.dtype)
-    parts = aligned((batch, 3, _padded(channels, lanes)), x.dtype)
+    parts = aligned((batch, 2, _padded(channels, lanes)), x.dtype)
     specialise(normalise.measure, LANES=lanes)(x.reshape(batch, -1, channels), parts)
     return _moments(parts, height * width, channels)
 
@@ -97,7 +98,7 @@ def convolve(x: np.ndarray, weight: np.ndarray, stride: int = 1, norm: np.ndarra
     workers = min(batch, numba.get_num_threads())
     padded = _scratch(workers, height, width, size, channels, stride * ROWS * channels, x.dtype)
     lines = aligned((workers, _padded(y.shape[2], ROWS) * weight.shape[0] * weight.shape[3]), x.dtype)
-    parts = aligned((batch if measured else 1, 3, _padded(outputs, lanes)), x.dtype)
+    parts = aligned((batch if measured else 1, 2, _padded(outputs, lanes)), x.dtype)
     specialise(convolution.convolve, LANES=lanes, VECTORS=vectors)(
         x, parts[0] if norm is None else norm, norm is not None, weight, stride, y if residual is None else residual,
         residual is not None, measured, aligned_zeros((weight.shape[3],), x.dtype), padded, lines, parts, y)
@@ -121,7 +122,7 @@ def convolve_backward(x: np.ndarray, weight: np.ndarray, g: np.ndarray, stride: 
     batch, height, width, channels = x.shape
     size, outputs, lanes = weight.shape[0], weight.shape[3], _lanes(x.dtype)
     vectors, input_vectors = _tile_vectors(outputs, lanes), _tile_vectors(channels, lanes)
-    pitch, depth = _padded(outputs, vectors * lanes), _padded(size * channels, ROWS)
+    pitch, depth = _padded(outputs, vectors * lanes), _padded(size * channels, weight_rows(vectors))
     flipped = _packed(weight[::-1, ::-1].swapaxes(2, 3), lanes, input_vectors, pitch)
     tasks = max(1, min(batch, _TASKS, _PART_BYTES // (size * depth * pitch * x.dtype.itemsize)))
     workers = min(tasks, numba.get_num_threads())
@@ -129,10 +130,11 @@ def convolve_backward(x: np.ndarray, weight: np.ndarray, g: np.ndarray, stride: 
     sums = aligned_zeros((batch, 2, _padded(channels, lanes)), x.dtype)
     dx = aligned(x.shape, x.dtype)
     y, following, factors = (g, sums[0], sums[0]) if followed is None else followed
-    specialise(convolution_backward.convolve_backward, LANES=lanes, VECTORS=vectors, INPUT_VECTORS=input_vectors)(
+    specialise(convolution_backward.convolve_backward, LANES=lanes, VECTORS=vectors, INPUT_VECTORS=input_vectors,
+               WEIGHT_ROWS=weight_rows(vectors))(
         x, sums[0] if norm is None else norm, norm is not None, y, following, factors, followed is not None, g, flipped, stride,
         aligned_zeros((flipped.shape[3],), x.dtype),
-        _scratch(workers, height, width, size, channels, ROWS * channels, x.dtype),
+        _scratch(workers, height, width, size, channels, weight_rows(vectors), x.dtype),
         _scratch(workers, height, width, size, pitch, ROWS * pitch, x.dtype),
         aligned((workers, _padded(width, ROWS) * flipped.shape[0] * flipped.shape[3]), x.dtype), dx, sums, parts)
     dweight = parts.sum(axis=0)[:, :size * channels, :outputs].reshape(weight.shape)

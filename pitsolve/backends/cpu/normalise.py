@@ -57,9 +57,9 @@ def put(array, at, valid, value):
 
 @kernel
 def measure_image(x, at, pixels, channels, moments, to, stride):
-    """Three rows of ``moments``, ``stride`` apart: a mean of the image, and the sums of x - mean and of (x - mean)^2.
+    """Two rows of ``moments``, ``stride`` apart: the mean of an image and the sum of (x - mean)^2.
 
-    The first row is rounded; the second says how much. Two passes, so that a large mean costs no digits.
+    Two passes, so that a large mean costs no digits; the second one also corrects the rounded mean of the first.
     """
     for c in range(0, channels, LANES):
         valid = channels - c
@@ -72,19 +72,18 @@ def measure_image(x, at, pixels, channels, moments, to, stride):
             difference = vector(x, at + p * channels + c, valid) - mean
             rest = rest + difference
             squares = squares + difference * difference
-        put(moments, to + c, LANES, mean)
-        put(moments, to + stride + c, LANES, rest)
-        put(moments, to + 2 * stride + c, LANES, squares)
+        put(moments, to + c, LANES, mean + rest * (1.0 / pixels))
+        put(moments, to + stride + c, LANES, squares - rest * rest * (1.0 / pixels))
 
 
 @kernel(parallel=True)
 def measure(x, moments):
-    """The moments (B, 3, C padded to whole vectors) of every image."""
+    """The moments (B, 2, C padded to whole vectors) of every image."""
     images, pixels, channels = x.shape
     stride = moments.shape[2]
     for number in prange(images):
         b = np.int64(number)
-        measure_image(x, b * pixels * channels, pixels, channels, moments, b * 3 * stride, stride)
+        measure_image(x, b * pixels * channels, pixels, channels, moments, b * 2 * stride, stride)
 
 
 @kernel(parallel=True)
