@@ -17,78 +17,65 @@ from pitsolve.compile import inline, kernel
 
 
 @kernel(parallel=True)
-def solve(border, start_gradient, gram, gradient, ridge, pull, damping, floor, wanted, work, scale, schur, theta_step, start_step,
+def solve(border, start_gradient, gram, gradient, ridge, pull, damping, wanted, work, schur, total, theta_step, start_step,
           decrease):
     """The step of every wanted window and the decrease that its quadratic model predicts; NaN where there is no step.
 
     ``ridge`` (p,) and ``pull`` (p, q) are the matrix, a multiple of the identity, and the gradient of what depends on the
-    parameters alone. D is the diagonal of the undamped matrix, at least ``floor`` times its largest entry.
+    parameters alone. D is the identity, times the largest diagonal entry of the block that it stands in.
     """
     for number in prange(damping.size):
         i = np.int64(number)
         if wanted[i]:
-            decrease[i] = solve_window(border[i], start_gradient[i], gram[i], gradient[i], ridge[i], pull[i], damping[i], floor,
-                                       work[i], scale[i], schur[i], theta_step[i], start_step[i])
+            decrease[i] = solve_window(border[i], start_gradient[i], gram[i], gradient[i], ridge[i], pull[i], damping[i],
+                                       work[i], schur[i], total[i], theta_step[i], start_step[i])
 
 
 @kernel
-def solve_window(border, start_gradient, gram, gradient, ridge, pull, damping, floor, work, scale, schur, theta_step, start_step):
+def solve_window(border, start_gradient, gram, gradient, ridge, pull, damping, work, schur, total, theta_step, start_step):
     sequences, n = start_gradient.shape
     q = pull.size
     for i in range(q):
-        total = pull[i]
-        for group in range(gram.shape[0]):
-            total += gradient[group, i]
-        theta_step[i] = -total
-        scale[n + q + i] = total
+        total[i] = pull[i]
         row = schur[i]
         row[:] = 0.0
         row[i] = ridge
         for group in range(gram.shape[0]):
+            total[i] += gradient[group, i]
             source = gram[group, i]
             for j in range(i, q):
                 row[j] += source[n + j]
-        scale[n + i] = row[i]
-    raise_to(scale[n:n + q], floor)
+        theta_step[i] = -total[i]
+    added = damping * largest_diagonal(schur)
     for i in range(q):
-        schur[i, i] += damping * scale[n + i]
+        schur[i, i] += added
     for b in range(sequences):
-        start_scale(border[b], floor, scale[:n])
-        eliminate_start(border[b], start_gradient[b], damping, scale, work[b], schur, theta_step)
+        eliminate_start(border[b], start_gradient[b], damping * largest_diagonal(border[b]), work[b], schur, theta_step)
     if not factor(schur):
         return np.nan
     substitute(schur, theta_step)
     # With (H + damping D) d = -g the model decreases by (damping d^T D d - g^T d) / 2.
     decrease = 0.0
     for i in range(q):
-        decrease += (damping * scale[n + i] * theta_step[i] - scale[n + q + i]) * theta_step[i]
+        decrease += (added * theta_step[i] - total[i]) * theta_step[i]
     for b in range(sequences):
         recover_start(work[b], theta_step, start_step[b])
-        start_scale(border[b], floor, scale[:n])
+        added = damping * largest_diagonal(border[b])
         for i in range(n):
-            decrease += (damping * scale[i] * start_step[b, i] - start_gradient[b, i]) * start_step[b, i]
+            decrease += (added * start_step[b, i] - start_gradient[b, i]) * start_step[b, i]
     return 0.5 * decrease
 
 
 @inline
-def start_scale(border, floor, scale):
-    for i in range(scale.size):
-        scale[i] = border[i, i]
-    raise_to(scale, floor)
-
-
-@inline
-def raise_to(scale, floor):
-    """No entry below ``floor`` times the largest one."""
+def largest_diagonal(matrix):
     largest = 0.0
-    for i in range(scale.size):
-        largest = max(largest, scale[i])
-    for i in range(scale.size):
-        scale[i] = max(scale[i], floor * largest)
+    for i in range(matrix.shape[0]):
+        largest = max(largest, matrix[i, i])
+    return largest
 
 
 @inline
-def eliminate_start(border, start_gradient, damping, scale, work, schur, rhs):
+def eliminate_start(border, start_gradient, added, work, schur, rhs):
     """Subtract C^T A^{-1} C from the Schur complement; ``work`` (n, n + q + 1) keeps U of A = U^T U, U^{-T} C and U^{-T} g."""
     n = start_gradient.size
     q = rhs.size
@@ -96,8 +83,8 @@ def eliminate_start(border, start_gradient, damping, scale, work, schur, rhs):
         for j in range(i, n + q):
             work[i, j] = border[i, j]
         work[i, n + q] = start_gradient[i]
-        # A start that is given has a row of zeros, and its step is zero.
-        work[i, i] += damping * scale[i] if scale[i] > 0.0 else 1.0
+        # A start that is given has rows of zeros, and its step is zero.
+        work[i, i] += added if added > 0.0 else 1.0
     for k in range(n):
         pivot = work[k]
         root = 1.0 / math.sqrt(max(pivot[k], 1e-300))

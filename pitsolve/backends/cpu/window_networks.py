@@ -14,7 +14,6 @@ from pitsolve.cells.parameters import packing
 from pitsolve.compile import specialise
 
 _GROUPS = 8  # partial sums of the normal matrix over sequences; fixed, so that no result depends on the number of threads
-_FLOOR = 1e-8  # of the damping of a parameter, relative to the largest
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,13 +116,13 @@ class WindowNetworks:
             normal.start_gradient, normal.gram, normal.gradient)
         return normal
 
-    def step(self, normal: Normal, ridge: np.ndarray, pull: np.ndarray, damping: np.ndarray, wanted: np.ndarray,
+    def step(self, normal: Normal, ridge: np.ndarray, pull: np.ndarray, damping: np.ndarray, wanted: np.ndarray
              ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Damped Gauss-Newton steps of the parameters (p, q) and starts (p, B, n), and the predicted decrease (p,)."""
         p, batch, n, q = self.count, normal.border.shape[1], self.n, self.sizes.total
         theta_step, start_step, decrease = aligned_zeros((p, q), np.float64), np.zeros((p, batch, n)), np.full(p, np.nan)
         specialise(arrow.solve)(
-            normal.border, normal.start_gradient, normal.gram, normal.gradient, ridge, pull, damping, _FLOOR, wanted,
-            self._work.take("eliminated", p, batch, n, n + q + 1), self._work.take("scale", p, n + 2 * q),
-            self._work.take("schur", p, q, q), theta_step, start_step, decrease)
+            normal.border, normal.start_gradient, normal.gram, normal.gradient, ridge, pull, damping, wanted,
+            self._work.take("eliminated", p, batch, n, n + q + 1), self._work.take("schur", p, q, q),
+            self._work.take("total", p, q), theta_step, start_step, decrease)
         return theta_step, start_step, decrease
