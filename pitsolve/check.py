@@ -210,8 +210,13 @@ def states_like(name: str, value: object, batch: int, steps: int, cell: Cell, ba
     return np.ascontiguousarray(array.reshape(batch, steps, n))
 
 
+def is_number(value: object) -> bool:
+    """A real number, NaN too."""
+    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+
+
 def _number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+    if not is_number(value):
         raise TypeError(f"{name} must be a number, got {value!r}")
     return float(value)
 

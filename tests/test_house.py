@@ -12,7 +12,7 @@ import pitsolve as ps
 
 ROOT = Path(ps.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-PUBLIC = [value for module in (ps, ps.cells) for name, value in vars(module).items()
+PUBLIC = [value for module in (ps, ps.cells, ps.leastsquares) for name, value in vars(module).items()
           if not name.startswith("_") and not inspect.ismodule(value)]
 FUNCTIONS = [value for value in PUBLIC if inspect.isfunction(value)]
 CELLS = [getattr(ps.cells, name) for name in ("Elman", "GRU", "ImplicitGRU", "LSTM", "LEM", "Linear", "ODE")]
