@@ -5,153 +5,133 @@ from __future__ import annotations
 import numpy as np
 
 from pitsolve.backends.cpu.window_networks import WindowNetworks
+from pitsolve.leastsquares.mailbox import Mailboxes
 
 _TRIES = 6  # dampings tried for one step
-_DAMPING = 1e-3  # the first one, relative to the diagonal of the Gauss-Newton matrix
+_DAMPING = 1e-3  # the first one, relative to the largest diagonal entry of the Gauss-Newton matrix
 _SMALLEST, _LARGEST = 1e-14, 1e14
+_FACTOR, _RATIO = 1.5, 3.0  # of a change of a penalty, and of the two residuals that causes it
+
+Pair = tuple[np.ndarray, np.ndarray]  # for states, for parameters
 
 
 class LocalNetworks:
-    """A network for every window, with its own start s_{i,b} and parameters theta_i, and the damping of its steps."""
+    """A network for every window, with its own starts s_{i,b} and parameters theta_i, and the damping of its steps."""
 
     def __init__(self, networks: WindowNetworks, theta: np.ndarray, starts: np.ndarray, regularisation: float):
-        self.networks, self.theta, self.starts = networks, theta, starts
-        self.regularisation = regularisation / networks.count
-        self.damping = np.full(networks.count, _DAMPING)
-        self._growth = np.full(networks.count, 2.0)
+        self.networks, self.theta, self.starts = networks, theta.copy(), starts.copy()
+        self.cosine = np.full(networks.count, np.inf)
+        self._regularisation = regularisation / networks.count
         self._free = np.arange(networks.count) > 0
-        self.predicted = np.full(networks.count, np.inf)
+        self._damping, self._growth = np.full(networks.count, _DAMPING), np.full(networks.count, 2.0)
 
-    def improve(self, chosen: np.ndarray, penalty: tuple[np.ndarray, np.ndarray], anchors: tuple[np.ndarray, np.ndarray],
-                ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """One accepted step of every window, if one of a few dampings gives one.
+    def objective(self, theta: np.ndarray, starts: np.ndarray, chosen: np.ndarray, penalties: Pair, anchors: Pair) -> Pair:
+        """The augmented Lagrangian of every window (p,) and the states on its overlaps (p, B, 2, s, n).
 
-        Returns the states on the overlaps (p, B, 2, s, n) of the chosen sequences, the objective of every window and whether
-        it fell. The data of the chosen sequences stand for all, so what depends on the parameters alone weighs less.
+        What depends on the parameters alone weighs as much less as the chosen sequences are fewer than all.
         """
-        state_penalty, parameter_penalty = penalty
-        state_anchors, parameter_anchors = anchors
+        losses, edges, _ = self.networks.rollout(theta, starts, chosen, penalties[0], anchors[0])
+        apart = ((theta[:, None] - anchors[1])**2).sum(axis=2)
+        alone = 0.5 * (sides(penalties[1]) * apart).sum(axis=1) + 0.5 * self._regularisation * (theta**2).sum(axis=1)
+        return losses.sum(axis=(1, 2)) + chosen.size / starts.shape[1] * alone, edges
+
+    def improve(self, chosen: np.ndarray, penalties: Pair, anchors: Pair) -> Pair:
+        """One step of every window that lowers its objective, if one of a few dampings gives one.
+
+        Returns the objectives (p,) and the states on the overlaps. ``cosine`` becomes the largest cosine between the residuals
+        and a column of their Jacobian by the parameters, before the step.
+        """
+        network, weights = self.networks, sides(penalties[1])
         share = chosen.size / self.starts.shape[1]
-        network, p = self.networks, self.networks.count
-        sides = np.stack([parameter_penalty[:-1], parameter_penalty[1:]], axis=1)
-
-        def objective(theta, starts):
-            losses, edges, _ = network.rollout(theta, starts, chosen, state_penalty, state_anchors)
-            apart = ((theta[:, None] - parameter_anchors)**2).sum(axis=2)
-            alone = 0.5 * (sides * apart).sum(axis=1) + 0.5 * self.regularisation * (theta**2).sum(axis=1)
-            return losses.sum(axis=(1, 2)) + share * alone, edges
-
-        value, edges = objective(self.theta, self.starts)
-        normal = network.normal_equations(self.theta, self.starts, self._free, chosen, state_penalty, state_anchors)
-        ridge = share * (sides.sum(axis=1) + self.regularisation)
-        pull = share * ((sides[:, :, None] * (self.theta[:, None] - parameter_anchors)).sum(axis=1)
-                        + self.regularisation * self.theta)
-        wanted, fell = np.ones(p, bool), np.zeros(p, bool)
+        value, edges = self.objective(self.theta, self.starts, chosen, penalties, anchors)
+        normal = network.normal_equations(self.theta, self.starts, self._free, chosen, penalties[0], anchors[0])
+        ridge = share * (weights.sum(axis=1) + self._regularisation)
+        pull = share * ((weights[:, :, None] * (self.theta[:, None] - anchors[1])).sum(axis=1)
+                        + self._regularisation * self.theta)
+        self.cosine = _cosine(network.diagonal(normal) + ridge[:, None], normal.gradient.sum(axis=1) + pull, value)
+        wanted = np.ones(network.count, bool)
         for _ in range(_TRIES):
-            theta_step, start_step, predicted = network.step(normal, ridge, pull, self.damping, wanted)
+            theta_step, start_step, predicted = network.step(normal, ridge, pull, self._damping, wanted)
             theta, starts = self.theta + theta_step, self.starts.copy()
             starts[:, chosen] += start_step
-            tried, moved = objective(theta, starts)
-            gain = (value - tried) / predicted
-            taken = wanted & (tried < value)
-            self.theta[taken], self.starts[taken], edges[taken] = theta[taken], starts[taken], moved[taken]
-            self.predicted[taken] = predicted[taken]
-            self._adapt(wanted, taken, gain)
-            value[taken] = tried[taken]
-            fell |= taken
+            tried, moved = self.objective(theta, starts, chosen, penalties, anchors)
+            taken = wanted & (tried < value) & (predicted > 0)
+            self._adapt(wanted & ~taken, taken, value - tried, predicted)
+            self.theta[taken], self.starts[taken], edges[taken], value[taken] = (
+                theta[taken], starts[taken], moved[taken], tried[taken])
             wanted &= ~taken
             if not wanted.any():
                 break
-        return edges, value, fell
+        return value, edges
 
-    def _adapt(self, wanted: np.ndarray, taken: np.ndarray, gain: np.ndarray) -> None:
+    def _adapt(self, failed: np.ndarray, taken: np.ndarray, decrease: np.ndarray, predicted: np.ndarray) -> None:
         """Nielsen's rule: the damping follows the ratio of actual to predicted decrease."""
-        failed = wanted & ~taken
-        with np.errstate(invalid="ignore", over="ignore"):
-            factor = np.maximum(1 / 3, 1 - (2 * gain - 1)**3)
-        self.damping[taken] *= factor[taken]
+        gain = decrease[taken] / predicted[taken]
+        self._damping[taken] *= np.maximum(1 / 3, 1 - (2 * np.minimum(gain, 1.0) - 1)**3)
         self._growth[taken] = 2.0
-        self.damping[failed] *= self._growth[failed]
+        self._damping[failed] *= self._growth[failed]
         self._growth[failed] *= 2.0
-        np.clip(self.damping, _SMALLEST, _LARGEST, out=self.damping)
+        np.clip(self._damping, _SMALLEST, _LARGEST, out=self._damping)
 
 
-class Mailbox:
-    """What windows receive from their neighbours, and how many bytes went each way over every interface."""
-
-    def __init__(self, windows: int, batch: int, overlap: int, n: int, parameters: int):
-        self.states = np.zeros((windows, batch, 2, overlap, n))
-        self.theta = np.zeros((windows, 2, parameters))
-        self.bytes = np.zeros((windows - 1, 2), np.int64)
-
-    def send(self, window: int, side: int, chosen: np.ndarray, states: np.ndarray, theta: np.ndarray) -> None:
-        """From a window to its neighbour on the left (side 0) or on the right (side 1)."""
-        neighbour = window + 2 * side - 1
-        self.states[neighbour, chosen, 1 - side] = states
-        self.theta[neighbour, 1 - side] = theta
-        self.bytes[min(window, neighbour), side] += states.nbytes + theta.nbytes
+def _cosine(squares: np.ndarray, gradient: np.ndarray, value: np.ndarray) -> np.ndarray:
+    lengths = np.sqrt(squares * 2.0 * value[:, None])
+    return (np.abs(gradient) / np.where(lengths > 0, lengths, 1.0)).max(axis=1)
 
 
 class Consensus:
-    """Means, duals and penalties of the edges between neighbours; each end of an edge keeps its own, from what it received."""
+    """Means, duals and penalties of the edges between neighbours. Both ends of an edge keep their own, from what they receive.
 
-    def __init__(self, edges: np.ndarray, theta: np.ndarray, penalty: float, duals: bool):
-        p, batch, _, overlap, n = edges.shape
+    Side 0 of a window is its left edge, side 1 its right one; edge e lies between windows e - 1 and e.
+    """
+
+    def __init__(self, edges: np.ndarray, theta: np.ndarray, penalties: tuple[float, float], duals: bool, batch_size: int):
+        p, _, _, overlap, n = edges.shape
         self.duals = duals
-        self.inbox = Mailbox(p, batch, overlap, n, theta.shape[1])
-        self.state_means, self.parameter_means = edges.copy(), np.repeat(theta[:, None], 2, axis=1)
-        self.state_duals, self.parameter_duals = np.zeros_like(edges), np.zeros_like(self.parameter_means)
-        self.state_penalty = np.concatenate([[0.0], np.full(p - 1, penalty), [0.0]])
-        self.parameter_penalty = self.state_penalty.copy()
-        self.state_gap = self.parameter_gap = 0.0
-        self._primal, self._dual = np.zeros((2, p - 1)), np.zeros((2, p - 1))
+        self.mail = Mailboxes(p, (theta.shape[1] + batch_size * overlap * n,), np.dtype(np.float64))
+        self.means: Pair = edges.copy(), np.repeat(theta[:, None], 2, axis=1)
+        self.multipliers: Pair = np.zeros_like(edges), np.zeros_like(self.means[1])
+        self.penalties: Pair = tuple(np.concatenate([[0.0], np.full(p - 1, value), [0.0]]) for value in penalties)
+        self.gaps = (0.0, 0.0)
+        self._residuals = np.zeros((2, 2))
 
-    def anchors(self) -> tuple[np.ndarray, np.ndarray]:
+    def anchors(self) -> Pair:
         """Where the penalties pull: mean - dual / penalty, of states (p, B, 2, s, n) and parameters (p, 2, q)."""
-        states, parameters = _sides(self.state_penalty), _sides(self.parameter_penalty)
-        return (self.state_means - self.state_duals / np.where(states > 0, states, 1.0)[:, None, :, None, None],
-                self.parameter_means - self.parameter_duals / np.where(parameters > 0, parameters, 1.0)[:, :, None])
+        states, parameters = (np.where(sides(penalty) > 0, sides(penalty), 1.0) for penalty in self.penalties)
+        return (self.means[0] - self.multipliers[0] / states[:, None, :, None, None],
+                self.means[1] - self.multipliers[1] / parameters[:, :, None])
 
     def exchange(self, chosen: np.ndarray, edges: np.ndarray, theta: np.ndarray) -> None:
-        """Send states on overlaps (p, B, 2, s, n) of the chosen sequences and parameters; new means and duals."""
-        p = theta.shape[0]
-        for i in range(p):
-            for side in range(2):
-                if 0 <= i + 2 * side - 1 < p:
-                    self.inbox.send(i, side, chosen, edges[i, :, side], theta[i])
-        there = _sides(np.concatenate([[0.0], np.ones(p - 1), [0.0]]))
-        other = np.where(there[:, None, :, None, None] > 0, self.inbox.states[:, chosen], edges)
-        states = 0.5 * (edges + other)
-        others = np.where(there[:, :, None] > 0, self.inbox.theta, theta[:, None])
-        parameters = 0.5 * (theta[:, None] + others)
-        # Left ends see the edge on their right: side 1 of windows 0 ... p - 2.
-        self._primal = np.array([_norms(edges - other)[:-1, 1], _norms(theta[:, None] - others)[:-1, 1]])
-        self._dual = np.array([self.state_penalty[1:-1] * 2.0 * _norms(states - self.state_means[:, chosen])[:-1, 1],
-                               self.parameter_penalty[1:-1] * 2.0 * _norms(parameters - self.parameter_means)[:-1, 1]])
-        self.state_gap = float(np.abs(edges - other).max(initial=0.0))
-        self.parameter_gap = float(np.abs(theta[:, None] - others).max(initial=0.0))
-        self.state_means[:, chosen], self.parameter_means = states, parameters
+        """Send parameters and the states on overlaps of the chosen sequences to the neighbours; new means and duals."""
+        (p, q), mail = theta.shape, self.mail
+        for side, out in enumerate((mail.to_left, mail.to_right)):
+            out[:, :q], out[:, q:] = theta, edges[:, :, side].reshape(p, -1)
+        mail.deliver(np.arange(p))
+        own = edges, np.repeat(theta[:, None], 2, axis=1)
+        other = own[0].copy(), own[1].copy()  # an end of the chain agrees with itself
+        for side, received, inner in ((0, mail.from_left, slice(1, p)), (1, mail.from_right, slice(0, p - 1))):
+            other[1][inner, side] = received[inner, :q]
+            other[0][inner, :, side] = received[inner, q:].reshape(other[0][inner, :, side].shape)
+        self.gaps = tuple(float(np.abs(mine - theirs).max(initial=0.0)) for mine, theirs in zip(own, other))
+        before = self.means[0][:, chosen], self.means[1]
+        means = tuple(0.5 * (mine + theirs) for mine, theirs in zip(own, other))
+        weights = sides(self.penalties[0])[:, None, :, None, None], sides(self.penalties[1])[:, :, None]
+        self._residuals = np.array([[np.linalg.norm(mine - mean), np.linalg.norm(weight * (mean - old))]
+                                    for mine, mean, old, weight in zip(own, means, before, weights)])
+        self.means[0][:, chosen], self.means[1][...] = means
         if self.duals:
-            self.state_duals[:, chosen] += _sides(self.state_penalty)[:, None, :, None, None] * (edges - states)
-            self.parameter_duals += _sides(self.parameter_penalty)[:, :, None] * (theta[:, None] - parameters)
+            self.multipliers[0][:, chosen] += weights[0] * (own[0] - means[0])
+            self.multipliers[1][...] += weights[1] * (own[1] - means[1])
 
-    def balance(self, factor: float, ratio: float, down: bool, separate: bool, edgewise: bool) -> None:
-        """Raise penalties where the ends of an edge differ more than their mean moves, lower them in the opposite case."""
-        primal, dual = self._primal, self._dual
-        if not separate:
-            primal, dual = (np.broadcast_to(np.linalg.norm(v, axis=0), v.shape) for v in (primal, dual))
-        if not edgewise:
-            primal, dual = (np.broadcast_to(np.linalg.norm(v, axis=1)[:, None], v.shape) for v in (primal, dual))
-        for penalty, r, s in zip((self.state_penalty, self.parameter_penalty), primal, dual):
-            penalty[1:-1] *= np.where(r > ratio * s, factor, np.where((s > ratio * r) & down, 1.0 / factor, 1.0))
+    def balance(self, lower: bool) -> None:
+        """Raise a penalty where the ends differ by more than their means move, else lower it, if it may be lowered."""
+        for penalty, (primal, dual) in zip(self.penalties, self._residuals):
+            if primal > _RATIO * dual:
+                penalty *= _FACTOR
+            elif lower and dual > _RATIO * primal:
+                penalty /= _FACTOR
 
 
-def _sides(penalty: np.ndarray) -> np.ndarray:
-    """(p, 2): the penalties of every window's left and right edge."""
+def sides(penalty: np.ndarray) -> np.ndarray:
+    """(p, 2): the penalties of every window's left and right edge, from those of the edges (p + 1,)."""
     return np.stack([penalty[:-1], penalty[1:]], axis=1)
-
-
-def _norms(values: np.ndarray) -> np.ndarray:
-    """(p, 2): 2-norms by window and side of states (p, B, 2, s, n) or parameters (p, 2, q)."""
-    axes = (1, 3, 4) if values.ndim == 5 else (2,)
-    return np.sqrt((values**2).sum(axis=axes))

@@ -6,9 +6,8 @@ out y_t = W h_t + c from the first entries of h_t. Its residuals are
     sqrt(w_t) (W h_t + c - y_t)          at every step, w_t being one over the number of windows that hold the step,
     sqrt(penalty) (h_t - anchor_t)       on the steps that it shares with a neighbour.
 
-Forward sensitivities S_t = dh_t / d(s, theta) go along with the states: S_t = J_t S_{t-1} + df/dtheta. For a gated cell J_t and the
-direct part follow from the partial derivatives of its gates; a column of S_t of any other cell is one complex step of the
-whole cell. Everything is in float64. A window reads nothing of another one: anchors come in, states on overlaps go out.
+Forward sensitivities S_t = dh_t / d(s, theta) go along with the states: S_t = J_t S_{t-1} + df/dtheta. Everything is in
+float64. A window reads nothing of another one: anchors come in, states on overlaps go out.
 """
 
 import math
@@ -16,13 +15,10 @@ import math
 import numpy as np
 from numba import prange
 
-from pitsolve.backends.cpu.general import TINY
+from pitsolve.backends.cpu.sensitivities_step import gated_sensitivities, gated_step, general_sensitivities
 from pitsolve.compile import constant, inline, kernel
 
-GATED = constant("GATED")  # whether the cell states its gates; the constants below belong to one of the two kinds
-GATES = constant("GATES")
-PARTS = constant("PARTS")
-gates = constant("gates")
+GATED = constant("GATED")  # whether the cell states its gates, or a whole step
 bundle = constant("bundle")
 step = constant("step")
 
@@ -39,9 +35,10 @@ def rollout(theta, constants, starts, chosen, x, y, weight, first, last, penalty
     for number in prange(first.size * chosen.size):
         task = np.int64(number)
         i, position = task // chosen.size, task % chosen.size
-        rollout_window(theta[i], constants, starts[i, chosen[position]], x[chosen[position]], y[chosen[position]], weight, first[i],
-                       last[i], penalty[i:i + 2], anchors[i, chosen[position]], ratio, own[task], gate_rows[task],
-                       states[i, position], edges[i, position], loss[i, position])
+        b = chosen[position]
+        rollout_window(theta[i], constants, starts[i, b], x[b], y[b], weight, first[i], last[i], penalty[i:i + 2],
+                       anchors[i, b], ratio, own[task], gate_rows[task], states[i, position], edges[i, position],
+                       loss[i, position])
 
 
 @kernel
@@ -99,49 +96,9 @@ def output(theta, cells, h, q, outputs):
     return total
 
 
-@inline
-def preactivations(own, x, h, n, columns, gate_rows):
-    """p = W_ih x + b_ih and u = W_hh h + b_hh, unit by unit, into ``gate_rows`` (n, 2 GATES + PARTS)."""
-    m, rows = x.size, GATES * n
-    hidden = rows * m
-    bias = hidden + rows * columns
-    for k in range(GATES):
-        for i in range(n):
-            r = k * n + i
-            at = i // columns * columns
-            total = own[bias + r]
-            for j in range(m):
-                total += own[r * m + j] * x[j]
-            gate_rows[i, k] = total
-            total = own[bias + rows + r]
-            for j in range(columns):
-                total += own[hidden + r * columns + j] * h[at + j]
-            gate_rows[i, GATES + k] = total
-    for i in range(n):
-        for c in range(PARTS):
-            gate_rows[i, 2 * GATES + c] = h[c * n + i]
-
-
-@inline
-def head_columns(own, m, n):
-    """Columns of weight_hh: the units that a unit sees; ``own`` ends with two states."""
-    return (own.size - 2 * PARTS * n) // (GATES * n) - m - 2
-
-
-@inline
-def gated_step(own, x, h, ratio, gate_rows, new):
-    n = gate_rows.shape[0]
-    preactivations(own, x, h, n, head_columns(own, x.size, n), gate_rows)
-    for i in range(n):
-        row = gate_rows[i]
-        parts = gates(row[:GATES], row[GATES:2 * GATES], row[2 * GATES:], ratio)[0]
-        for a in range(PARTS):
-            new[a * n + i] = parts[a]
-
-
 @kernel(parallel=True)
-def normal_equations(theta, constants, starts, free, chosen, x, y, weight, first, last, penalty, anchors, ratio, own, complex_own,
-                     gate_rows, jacobian, slopes, rows, residuals, border, start_gradient, gram, gradient):
+def normal_equations(theta, constants, starts, free, chosen, x, y, weight, first, last, penalty, anchors, ratio, own,
+                     complex_own, gate_rows, jacobian, slopes, rows, residuals, border, start_gradient, gram, gradient):
     """J^T J and J^T r of every window's residuals, by its starts and parameters.
 
     ``border`` (p, B, n, n + q) has the rows of the starts, one set a sequence; ``gram`` (p, groups, q, n + q) those of the q
@@ -248,88 +205,3 @@ def add_products(rows, residuals, first, matrix, vector):
                           + f4 * r4[j] + f5 * r5[j] + f6 * r6[j] + f7 * r7[j])
         vector[i] += (f0 * residuals[0] + f1 * residuals[1] + f2 * residuals[2] + f3 * residuals[3]
                       + f4 * residuals[4] + f5 * residuals[5] + f6 * residuals[6] + f7 * residuals[7])
-
-
-@inline
-def gated_sensitivities(own, x, h, ratio, gate_rows, jacobian, before, after, new):
-    """f(h, x), its Jacobian J, and J S + df/dtheta, for columns ordered s, weight_ih, weight_hh, bias_ih, bias_hh."""
-    n, m = gate_rows.shape[0], x.size
-    size, rows = h.size, GATES * n
-    columns = head_columns(own, m, n)
-    preactivations(own, x, h, n, columns, gate_rows)
-    jacobian[:] = 0.0
-    hidden = rows * m
-    for i in range(n):
-        at = i // columns * columns
-        row = gate_rows[i]
-        parts, by_p, by_u, by_s = gates(row[:GATES], row[GATES:2 * GATES], row[2 * GATES:], ratio)
-        for a in range(PARTS):
-            new[a * n + i] = parts[a]
-            slope = jacobian[a * n + i]
-            for c in range(PARTS):
-                slope[c * n + i] += by_s[a * PARTS + c]
-            for k in range(GATES):
-                for j in range(columns):
-                    slope[at + j] += by_u[a * GATES + k] * own[hidden + (k * n + i) * columns + j]
-            multiply_row(slope, before, after[a * n + i])
-            add_direct(by_p, by_u, a, i, n, x, h, at, columns, after[a * n + i, size:])
-
-
-@inline
-def multiply_row(slope, before, out):
-    """out = slope S, a row times a matrix, four rows of S at a time."""
-    size = slope.size
-    out[:] = 0.0
-    j = 0
-    while j + 4 <= size:
-        f0, f1, f2, f3 = slope[j], slope[j + 1], slope[j + 2], slope[j + 3]
-        b0, b1, b2, b3 = before[j], before[j + 1], before[j + 2], before[j + 3]
-        for c in range(out.size):
-            out[c] += f0 * b0[c] + f1 * b1[c] + f2 * b2[c] + f3 * b3[c]
-        j += 4
-    while j < size:
-        f0, b0 = slope[j], before[j]
-        for c in range(out.size):
-            out[c] += f0 * b0[c]
-        j += 1
-
-
-@inline
-def add_direct(by_p, by_u, a, i, n, x, h, at, columns, out):
-    """The part of df/dtheta that belongs to part a of unit i."""
-    m, rows = x.size, GATES * n
-    bias = rows * (m + columns)
-    for k in range(GATES):
-        r = k * n + i
-        dp, du = by_p[a * GATES + k], by_u[a * GATES + k]
-        for j in range(m):
-            out[r * m + j] += dp * x[j]
-        for j in range(columns):
-            out[rows * m + r * columns + j] += du * h[at + j]
-        out[bias + r] += dp
-        out[bias + rows + r] += du
-
-
-@inline
-def general_sensitivities(own, complex_own, cells, x, h, before, after, new):
-    """f(h, x), and every column of J S + df/dtheta by one complex step in h and theta together."""
-    n, m = h.size, x.size
-    size = own.size - 2 * n
-    step(bundle(own), x, h, new)
-    theta, inputs = complex_own[:size], complex_own[size:size + m]
-    state, moved = complex_own[size + m:size + m + n], complex_own[size + m + n:size + m + 2 * n]
-    for k in range(size):
-        theta[k] = own[k]
-    for j in range(m):
-        inputs[j] = x[j]
-    p = bundle(theta)
-    for c in range(before.shape[1]):
-        for i in range(n):
-            state[i] = complex(h[i], TINY * before[i, c])
-        if c >= n:
-            theta[c - n] = complex(own[c - n], TINY)
-        step(p, inputs, state, moved)
-        if c >= n:
-            theta[c - n] = own[c - n]
-        for i in range(n):
-            after[i, c] = moved[i].imag / TINY

@@ -116,6 +116,10 @@ class WindowNetworks:
             normal.start_gradient, normal.gram, normal.gradient)
         return normal
 
+    def diagonal(self, normal: Normal) -> np.ndarray:
+        """Diagonal (p, q) of the parameters' part of J^T J."""
+        return np.einsum("igkk->ik", normal.gram[:, :, :, self.n:])
+
     def step(self, normal: Normal, ridge: np.ndarray, pull: np.ndarray, damping: np.ndarray, wanted: np.ndarray
              ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Damped Gauss-Newton steps of the parameters (p, q) and starts (p, B, n), and the predicted decrease (p,)."""
