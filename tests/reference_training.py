@@ -42,8 +42,13 @@ def jacobian(step, cell, theta, start, *rest):
     return np.array(columns).T
 
 
+def damping_matrix(diagonal):
+    """Geometric means of every entry and the largest."""
+    return np.diag(np.sqrt(np.maximum(diagonal, 1e-12 * diagonal.max()) * diagonal.max()))
+
+
 def levenberg_marquardt(step, cell, theta, start, x, y, read, steps, damping=1e-3):
-    """Losses after each step with Nielsen's damping of the largest diagonal entry."""
+    """Losses after each step with Nielsen's damping."""
     rest = (x, y, np.ones(len(x)), (0.0, 0.0), np.zeros((2, 0, start.size)), read)
     growth, losses = 2.0, []
     for _ in range(steps):
@@ -51,7 +56,7 @@ def levenberg_marquardt(step, cell, theta, start, x, y, read, steps, damping=1e-
         J = jacobian(step, cell, theta, start, *rest)[:, start.size:]
         H, g, value = J.T @ J, J.T @ r, 0.5 * r @ r
         while True:
-            move = -np.linalg.solve(H + damping * H.diagonal().max() * np.eye(theta.size), g)
+            move = -np.linalg.solve(H + damping * damping_matrix(H.diagonal()), g)
             tried = 0.5 * np.sum(residuals(step, cell, theta + move, start, *rest)**2)
             if tried < value:
                 break

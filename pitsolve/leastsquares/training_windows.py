@@ -8,7 +8,7 @@ from pitsolve.backends.cpu.window_networks import WindowNetworks
 from pitsolve.leastsquares.mailbox import Mailboxes
 
 _TRIES = 6  # dampings tried for one step
-_DAMPING = 1e-3  # the first one, relative to the largest diagonal entry of the Gauss-Newton matrix
+_DAMPING = 1e-3  # the first one, relative to the scale of the Gauss-Newton matrix
 _SMALLEST, _LARGEST = 1e-14, 1e14
 _FACTOR, _RATIO = 1.5, 3.0  # of a change of a penalty, and of the two residuals that causes it
 

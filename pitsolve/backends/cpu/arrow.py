@@ -17,24 +17,27 @@ from pitsolve.compile import inline, kernel
 
 
 @kernel(parallel=True)
-def solve(border, start_gradient, gram, gradient, ridge, pull, damping, wanted, work, schur, total, theta_step, start_step,
+def solve(border, start_gradient, gram, gradient, ridge, pull, damping, wanted, work, schur, kept, theta_step, start_step,
           decrease):
     """The step of every wanted window and the decrease that its quadratic model predicts; NaN where there is no step.
 
     ``ridge`` (p,) and ``pull`` (p, q) are the matrix, a multiple of the identity, and the gradient of what depends on the
-    parameters alone. D is the identity, times the largest diagonal entry of the block that it stands in.
+    parameters alone. D_ii is the geometric mean of the i-th and of the largest diagonal entry of the block of the starts of one
+    sequence or of the parameters: between Levenberg's identity, slow where parameters differ in scale, and Marquardt's
+    diagonal, under which parameters that matter little run away.
     """
     for number in prange(damping.size):
         i = np.int64(number)
         if wanted[i]:
             decrease[i] = solve_window(border[i], start_gradient[i], gram[i], gradient[i], ridge[i], pull[i], damping[i],
-                                       work[i], schur[i], total[i], theta_step[i], start_step[i])
+                                       work[i], schur[i], kept[i], theta_step[i], start_step[i])
 
 
 @kernel
-def solve_window(border, start_gradient, gram, gradient, ridge, pull, damping, work, schur, total, theta_step, start_step):
+def solve_window(border, start_gradient, gram, gradient, ridge, pull, damping, work, schur, kept, theta_step, start_step):
     sequences, n = start_gradient.shape
     q = pull.size
+    total, scale = kept[0], kept[1]
     for i in range(q):
         total[i] = pull[i]
         row = schur[i]
@@ -46,22 +49,24 @@ def solve_window(border, start_gradient, gram, gradient, ridge, pull, damping, w
             for j in range(i, q):
                 row[j] += source[n + j]
         theta_step[i] = -total[i]
-    added = damping * largest_diagonal(schur)
+    largest = largest_diagonal(schur)
     for i in range(q):
-        schur[i, i] += added
+        scale[i] = damping * mean(schur[i, i], largest)
+        schur[i, i] += scale[i]
     for b in range(sequences):
-        eliminate_start(border[b], start_gradient[b], damping * largest_diagonal(border[b]), work[b], schur, theta_step)
+        eliminate_start(border[b], start_gradient[b], damping, work[b], schur, theta_step)
     if not factor(schur):
         return np.nan
     substitute(schur, theta_step)
     # With (H + damping D) d = -g the model decreases by (damping d^T D d - g^T d) / 2.
     decrease = 0.0
     for i in range(q):
-        decrease += (added * theta_step[i] - total[i]) * theta_step[i]
+        decrease += (scale[i] * theta_step[i] - total[i]) * theta_step[i]
     for b in range(sequences):
         recover_start(work[b], theta_step, start_step[b])
-        added = damping * largest_diagonal(border[b])
+        largest = largest_diagonal(border[b])
         for i in range(n):
+            added = damping * mean(border[b, i, i], largest)
             decrease += (added * start_step[b, i] - start_gradient[b, i]) * start_step[b, i]
     return 0.5 * decrease
 
@@ -75,16 +80,22 @@ def largest_diagonal(matrix):
 
 
 @inline
-def eliminate_start(border, start_gradient, added, work, schur, rhs):
+def mean(entry, largest):
+    return math.sqrt(max(entry, 1e-12 * largest) * largest)
+
+
+@inline
+def eliminate_start(border, start_gradient, damping, work, schur, rhs):
     """Subtract C^T A^{-1} C from the Schur complement; ``work`` (n, n + q + 1) keeps U of A = U^T U, U^{-T} C and U^{-T} g."""
     n = start_gradient.size
     q = rhs.size
+    largest = largest_diagonal(border)
     for i in range(n):
         for j in range(i, n + q):
             work[i, j] = border[i, j]
         work[i, n + q] = start_gradient[i]
         # A start that is given has rows of zeros, and its step is zero.
-        work[i, i] += added if added > 0.0 else 1.0
+        work[i, i] += damping * mean(border[i, i], largest) if largest > 0.0 else 1.0
     for k in range(n):
         pivot = work[k]
         root = 1.0 / math.sqrt(max(pivot[k], 1e-300))

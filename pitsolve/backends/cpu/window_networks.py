@@ -128,5 +128,5 @@ class WindowNetworks:
         specialise(arrow.solve)(
             normal.border, normal.start_gradient, normal.gram, normal.gradient, ridge, pull, damping, wanted,
             self._work.take("eliminated", p, batch, n, n + q + 1), self._work.take("schur", p, q, q),
-            self._work.take("total", p, q), theta_step, start_step, decrease)
+            self._work.take("kept", p, 2, q), theta_step, start_step, decrease)
         return theta_step, start_step, decrease
