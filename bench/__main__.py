@@ -12,9 +12,10 @@ BENCHMARKS = {
     "recurrent": "GRU: every method against torch.nn.GRU, JAX DEER and our own sequential loop",
     "multigrid": "one V-cycle of mgrit against PyMGRIT and NumPy; with --figure, residual against work of all methods",
     "windows": "shooting against the loop and torch.nn.GRU; all methods on networks of short and long memory",
+    "schwarz": "windows in least squares against SciPy's direct solvers and smoothers; a model of scaling, drawn with --figure",
     "startup": "import, first solve with a warm and with an empty disk cache",
 }
-DRAWING = ("multigrid",)
+DRAWING = ("multigrid", "schwarz")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes and few repeats: does it run, not how fast")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results"), metavar="DIR",
                         help="folder of the JSON file (default: bench/results)")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="also draw a figure (multigrid)")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="also draw a figure (multigrid, schwarz)")
     chosen = parser.parse_args(arguments)
     if chosen.figure and chosen.name not in DRAWING:
         parser.error(f"--figure: {chosen.name} draws none")

@@ -8,16 +8,12 @@ import numpy as np
 
 from pitsolve import check
 from pitsolve.check import choice as choice
+from pitsolve.check_choice import problem as problem
+from pitsolve.check_choice import rule as rule
+from pitsolve.check_choice import with_rows as with_rows
 from pitsolve.check_leastsquares import chain as chain
 from pitsolve.leastsquares.iteration import Options
 from pitsolve.leastsquares.windows import Chain
-
-
-def is_problem(problem: object) -> None:
-    """A BlockTridiagonal, not the matrix of one."""
-    if not hasattr(problem, "off_diagonal"):
-        raise TypeError("problem must be a pitsolve.leastsquares.BlockTridiagonal, for example .from_rows(A, z), "
-                        f"got {check.describe(problem)}")
 
 
 def options(problem: Any, chain: Chain, formulation: Any, mode: Any, mu: Any, transmission: Any, sweeps: Any, accel: Any

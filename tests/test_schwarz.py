@@ -196,6 +196,14 @@ def test_conjugate_gradients_need_fewer_iterations_where_correlations_are_long()
     assert counts[0] > 20 * counts[1]
 
 
+@pytest.mark.parametrize("rule, noise", [("gcv", None), ("discrepancy", 1.2)])
+def test_a_chosen_mu_is_the_median_over_the_windows_and_does_not_change_the_limit(rule, noise):
+    chosen = ps.leastsquares.choose_mu(FORGETFUL, 4, overlap=3, rule=rule, noise=noise)
+    sol = ps.schwarz_lstsq(FORGETFUL, 4, overlap=3, mu=rule, noise=noise or 1.0)
+    assert sol.mu == np.median(chosen) > 0
+    assert relative_error(sol.solution, EXACT) < 1e-9
+
+
 def test_a_start_at_the_solution_stays_there():
     for options in ({}, {"formulation": "split"}, {"accel": "cg"}):
         sol = ps.schwarz_lstsq(FORGETFUL, 4, x0=EXACT, **options)

@@ -22,6 +22,8 @@ Y = np.zeros((5, 2))
     ({"overlap": -1}, "overlap must be at least 0"),
     ({"mu": -1.0}, "mu must be a finite number of at least 0, got -1.0"),
     ({"mu": np.nan}, "mu must be a finite number"),
+    ({"mu": "best"}, "mu must be one of 'gcv' or 'discrepancy', got 'best'"),
+    ({"mu": "discrepancy", "noise": None}, "noise must be given"),
     ({"formulation": "split", "mu": 0.0}, "mu must be positive with formulation='split'"),
     ({"formulation": "split", "transmission": "schur"}, "transmission='schur' is for formulation='complement'"),
     ({"transmission": "schur", "overlap": 0}, "needs an overlap of at least 1"),
@@ -45,6 +47,12 @@ def test_types_are_checked():
         ps.schwarz_lstsq(PROBLEM, 2.5)
     with pytest.raises(TypeError, match="mixes float32 and float64"):
         ps.schwarz_lstsq(PROBLEM, 2, x0=np.zeros((60, 2), np.float32))
+
+
+def test_a_choice_of_mu_needs_the_rows():
+    problem = BlockTridiagonal(PROBLEM.diagonal, PROBLEM.off_diagonal, PROBLEM.rhs)
+    with pytest.raises(ValueError, match="problem must have its rows and targets"):
+        ps.schwarz_lstsq(problem, 4, mu="gcv")
 
 
 def with_block(t, block):

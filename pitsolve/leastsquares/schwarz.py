@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from pitsolve import check_schwarz as check
+from pitsolve.leastsquares.choice import penalties
 from pitsolve.leastsquares.iteration import Options, Schwarz
 from pitsolve.leastsquares.krylov import conjugate_gradients
 from pitsolve.leastsquares.problem import BlockTridiagonal
@@ -19,7 +20,7 @@ def schwarz_lstsq(
     problem: BlockTridiagonal, windows: int | np.ndarray, *, overlap: int = 4, formulation: str = "complement",
     mode: str = "additive", mu: float | str | None = None, transmission: str = "dirichlet", sweeps: int | None = None,
     accel: str | None = None, tol: float | None = None, max_iter: int = 1000, x0: np.ndarray | None = None,
-    on_failure: str = "fallback",
+    noise: float = 1.0, on_failure: str = "fallback",
 ) -> SchwarzSolution:
     r"""Solve a least-squares problem in time by overlapping windows, all at once.
 
@@ -46,7 +47,8 @@ def schwarz_lstsq(
         Whether a window uses the values of its neighbours of the last iteration (all windows at once), of this one (one after
         the other, the paper's eqs. 15-16), or even windows go first.
     mu : float, "gcv" or "discrepancy", optional
-        Weight of the overlap penalty. Default 0, or 0.4 times the median of the diagonal of N for ``"split"``.
+        Weight of the overlap penalty. Default 0, or 0.4 times the median of the diagonal of N for ``"split"``. A word takes the
+        median over the windows of :func:`pitsolve.leastsquares.choose_mu` by that rule, from ``x0`` if it is given.
     transmission : {"dirichlet", "schur"}
         ``"schur"`` adds to each end what the neighbour would eliminate, n x n numbers sent once a set-up sweep; with as many
         sweeps as windows the iteration ends after p of them. It needs an overlap.
@@ -62,6 +64,8 @@ def schwarz_lstsq(
         Most iterations.
     x0 : ndarray (T, n), optional
         Start; zero by default.
+    noise : float
+        Standard deviation of the errors of the rows, for ``mu="discrepancy"``; 1 is right for ``from_state_space``.
     on_failure : {"fallback", "raise", "warn"}
         What happens if the windows do not converge: a direct solution, a ``SchwarzError``, or a warning and what was reached.
 
@@ -93,10 +97,13 @@ def schwarz_lstsq(
     >>> sol.converged, sol.residual < 1e-9, sol.bytes_per_interface
     (True, True, 8.0)
     """
-    check.is_problem(problem)
+    check.problem(problem)
     chain = check.chain(windows, overlap, problem.steps)
-    options = check.options(problem, chain, formulation, mode, mu, transmission, sweeps, accel)
     tol, max_iter, guess = check.limits(problem, tol, max_iter, x0)
+    if isinstance(mu, str):
+        rule, noise, _ = check.rule(mu, noise, 1.0, argument="mu")
+        mu = float(np.median(penalties(check.with_rows(problem), chain, None if x0 is None else guess, rule, noise)))
+    options = check.options(problem, chain, formulation, mode, mu, transmission, sweeps, accel)
     check.choice("on_failure", on_failure, ("fallback", "raise", "warn"))
     if chain.count == 1:
         return _direct(problem, chain)
