@@ -136,8 +136,8 @@ def teacher(seed, noise):
     return params, x, states @ params["weight_hy"].T + noise * error, ELMAN.init(seed + 100)
 
 
-# Of the seeds 7 ... 18, without noise 4 get below 1e-3 by windows (10, 13, 16, 17) and 6 below 1e-20 after polishing; one
-# network alone gets 7 there. With noise 7 reach the best optimum known, with and without windows.
+# Of the seeds 7 ... 30, without noise 5 get below 1e-3 by windows (10, 13, 16, 17, 26) and 12 below 1e-20 after polishing; one
+# network alone gets 16 there in 210 steps. With noise 8 come within 0.1 % of the best loss known, one network alone 12.
 SPEC = {"windows": 4, "overlap": 8, "penalty": 0.1, "parameter_penalty": 0.1, "balance": False}
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from pitsolve.backends.cpu.window_networks import WindowNetworks
 from pitsolve.leastsquares.mailbox import Mailboxes
 
-_TRIES = 6  # dampings tried for one step
+_TRIES = 14  # dampings tried for one step: growing twice, four, eight times ... they go from the smallest to the largest
 _DAMPING = 1e-3  # the first one, relative to the scale of the Gauss-Newton matrix
 _SMALLEST, _LARGEST = 1e-14, 1e14
 _FACTOR, _RATIO = 1.5, 3.0  # of a change of a penalty, and of the two residuals that causes it
@@ -36,7 +36,7 @@ class LocalNetworks:
         return losses.sum(axis=(1, 2)) + chosen.size / starts.shape[1] * alone, edges
 
     def improve(self, chosen: np.ndarray, penalties: Pair, anchors: Pair) -> Pair:
-        """One step of every window that lowers its objective, if one of a few dampings gives one.
+        """One step of every window that lowers its objective, if any damping gives one.
 
         Returns the objectives (p,) and the states on the overlaps. ``cosine`` becomes the largest cosine between the residuals
         and a column of their Jacobian by the parameters, before the step.
