@@ -38,7 +38,7 @@ def options(problem: Any, chain: Chain, formulation: Any, mode: Any, mu: Any, tr
         choice("accel", accel, ("cg",))
         if split or mu > 0 or mode != "additive":
             raise ValueError("accel='cg' takes formulation='complement', mode='additive' and mu=0: a symmetric preconditioner")
-    sweeps = (chain.count if sweeps is None else check.count("sweeps", sweeps)) if schur else 0
+    sweeps = (1 if sweeps is None else check.count("sweeps", sweeps)) if schur else 0
     return Options(split, mode, float(mu), sweeps)
 
 

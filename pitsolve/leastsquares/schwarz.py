@@ -53,7 +53,8 @@ def schwarz_lstsq(
         ``"schur"`` adds to each end what the neighbour would eliminate, n x n numbers sent once a set-up sweep; with as many
         sweeps as windows the iteration ends after p of them. It needs an overlap.
     sweeps : int, optional
-        Set-up sweeps of ``"schur"``; p by default.
+        Set-up sweeps of ``"schur"``, each of which costs about as much as factoring; 1 by default, which is enough unless
+        correlations are longer than a window.
     accel : {None, "cg"}
         Conjugate gradients with the windows as preconditioner: fewer iterations for long correlations, but two sums over all
         windows in each.

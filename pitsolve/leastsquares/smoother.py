@@ -126,7 +126,7 @@ def smooth(
     transmission : str
         ``"dirichlet"`` or ``"schur"``, which needs an overlap of at least 1.
     sweeps : int, optional
-        Set-up sweeps of ``"schur"``; as many as windows by default.
+        Set-up sweeps of ``"schur"``; 1 by default.
     guess : ndarray (T, n), optional
         Where to start. By default from the model without noise, or from the same moved at each step as little as makes it
         fit the observations, whichever costs less.
