@@ -68,6 +68,13 @@ def readout(cell: Cell, params: Parameters, outputs: int, dtype: np.dtype) -> Pa
     return {"weight_hy": weight, "bias_hy": bias}
 
 
+def finite_start(values: np.ndarray | float) -> None:
+    """States and loss of the start."""
+    if not np.isfinite(values).all():
+        raise ValueError("params0 must give finite states and a finite loss, but they overflow; check the parameters and the "
+                         "scale of x and y")
+
+
 def at_least_zero(name: str, value: Any) -> float:
     """A finite number that is not negative."""
     if not check.is_number(value) or not 0 <= value < np.inf:

@@ -232,6 +232,22 @@ def test_custom_cells_train():
     assert fit.loss < 1e-20 * fit.losses[0]
 
 
+def test_gated_recurrent_units_train():
+    cell, random = MODELS["heads"].cell, np.random.default_rng(4)
+    x = random.normal(size=(2, 40, 3))
+    y = np.tanh(np.cumsum(x[..., :1], axis=1) / 4)
+    fit = ps.fit_schwarz(cell, cell.init(3), x, y, windows=2, overlap=5, iterations=20, polish=5)
+    assert fit.losses.min() < 0.5 * fit.losses[0] and fit.loss < fit.losses.min()
+    assert fit.params["weight_hh"].shape == cell.shapes["weight_hh"]
+
+
+def test_windows_end_when_they_agree():
+    fit = short(tol=0.05, iterations=150, polish=0)
+    assert fit.converged and fit.status.name == "CONSENSUS" and fit.iterations < 150
+    assert fit.state_gaps[-1] < 0.05 and fit.parameter_gaps[-1] < 0.05
+    assert np.isnan(fit.gradient) and fit.polish_losses.shape == (1,)
+
+
 X, Y, START = np.zeros((30, 1)), np.zeros((30, 1)), ELMAN.init(1)
 READOUT = {"weight_hy": np.ones((1, 4)), "bias_hy": np.zeros(1)}
 
@@ -241,6 +257,7 @@ READOUT = {"weight_hy": np.ones((1, 4)), "bias_hy": np.zeros(1)}
     ({"windows": 2, "overlap": 0}, "overlap must be at least 1: neighbours agree"),
     ({"x": np.full((30, 1), np.nan)}, "x must be finite"),
     ({"y": np.full((30, 1), np.inf)}, "y must be finite"),
+    ({"params0": START | READOUT, "y": np.full((30, 1), 1e200)}, "params0 must give finite states and a finite loss"),
     ({"y": np.zeros((29, 1))}, r"y must have the steps of x.*y has shape \(29, 1\), x \(30, 1\)"),
     ({"y": np.zeros((1, 30, 1))}, "y must have the steps of x"),
     ({"y": np.zeros((30, 0))}, "at least one sequence, one step and one output"),

@@ -223,12 +223,13 @@ def fit_schwarz(
     single = _Single(sizes, x, y, h0, options.regularisation)
     blank = {"weight_hy": np.zeros((outputs, read)), "bias_hy": np.zeros(outputs)}
     states = single.states(sizes.flat({**inner, **(readout or blank)}))
-    if not np.isfinite(states).all():
-        raise ValueError("params0 must give finite states, but they overflow; check the parameters and the scale of x")
+    checked.finite_start(states)
     readout = readout or _least_squares_readout(states[:, :, :read], y, options.regularisation)
     theta = sizes.flat({**inner, **readout})
+    loss = single.loss(theta)
+    checked.finite_start(loss)
     starts = np.concatenate([h0[None], states[:, chain.first[1:] - 1].transpose(1, 0, 2)])
-    history = _agree(single, chain, theta, starts, single.loss(theta), options)
+    history = _agree(single, chain, theta, starts, loss, options)
     status = FitStatus.CONSENSUS if history.agreed else FitStatus.NOT_CONVERGED
     theta, polished, gradient = history.best, [float(np.nanmin(history.losses))], np.nan
     if options.polish:

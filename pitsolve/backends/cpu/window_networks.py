@@ -72,7 +72,7 @@ class WindowNetworks:
         self.first, self.last, self.overlap, self.weight = first, last, overlap, weight
         self.count, self.batch, self.n = first.size, x.shape[0], sizes.cell.state_size
         self._work = Workspace(np.float64)
-        self._bytes = Workspace(np.complex128)
+        self._complex_work = Workspace(np.complex128)
         cell = sizes.cell
         self._gated = isinstance(cell, GatedCell)
         if self._gated:
@@ -110,7 +110,7 @@ class WindowNetworks:
         moved = 0 if self._gated else self._own + self.x.shape[2]
         specialise(sensitivities.normal_equations, **self._constants)(
             theta, self._numbers, starts, free, chosen, self.x, self.y, self.weight, self.first, self.last, penalty, anchors,
-            self._ratio, take("own", tasks, self._own), self._bytes.take("moved", tasks, moved),
+            self._ratio, take("own", tasks, self._own), self._complex_work.take("moved", tasks, moved),
             take("gates", tasks, *self._row), take("jacobian", tasks, n, n), take("slopes", tasks, 2, n, columns),
             take("rows", tasks, sensitivities.ROWS, n + q), take("residuals", tasks, sensitivities.ROWS), normal.border,
             normal.start_gradient, normal.gram, normal.gradient)
