@@ -126,7 +126,7 @@ def _by_windows(problem: BlockTridiagonal, chain: Chain, options: Options, guess
                 ) -> SchwarzSolution:
     schwarz = Schwarz(problem, chain, options)
     estimate, status, spent, sent = schwarz.run(guess, tol, max_iter), SchwarzStatus.CONVERGED, 0, 0
-    if options.sweeps and estimate.diverging:
+    if options.sweeps and estimate.diverging and estimate.iterations < max_iter:
         spent, sent, status = estimate.iterations, schwarz.bytes, SchwarzStatus.SWITCHED
         options = options._replace(sweeps=0)
         schwarz = Schwarz(problem, chain, options)
