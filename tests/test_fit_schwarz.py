@@ -11,8 +11,8 @@ from models import MODELS, naive_oscillator
 from numpy.testing import assert_allclose, assert_array_equal
 
 import pitsolve as ps
-from pitsolve import check_fit
 from pitsolve.backends.cpu.window_networks import Sizes, WindowNetworks
+from pitsolve.leastsquares import check_fit
 from pitsolve.leastsquares.training_windows import Consensus, LocalNetworks
 from pitsolve.leastsquares.windows import Chain, equal_boundaries
 

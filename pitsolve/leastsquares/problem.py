@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pitsolve import check_leastsquares as check
 from pitsolve.backends.cpu.row_equations import normal_equations, state_space_rows
+from pitsolve.leastsquares import check_problem as check
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pitsolve import check_schwarz as check
+from pitsolve.leastsquares import check_schwarz as check
 from pitsolve.leastsquares.choice import penalties
 from pitsolve.leastsquares.iteration import Options, Schwarz
 from pitsolve.leastsquares.krylov import conjugate_gradients

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pitsolve import check
-from pitsolve import check_fit as checked
 from pitsolve.backends.cpu.window_networks import Sizes, WindowNetworks
 from pitsolve.cells.base import Cell, Parameters
+from pitsolve.leastsquares import check_fit as checked
 from pitsolve.leastsquares.fit import FitStatus, SchwarzFit
 from pitsolve.leastsquares.training_windows import Consensus, LocalNetworks, Pair
 from pitsolve.leastsquares.windows import Chain

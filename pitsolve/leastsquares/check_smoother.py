@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pitsolve import check, check_leastsquares
+from pitsolve import check
+from pitsolve.leastsquares import check_problem
 from pitsolve.methods.problem import Problem
 
 
@@ -22,8 +23,8 @@ def noise(problem: Problem, C: Any, Q: Any, R: Any, y: Any, observed: Any) -> tu
     y = check.float_array("y", y, (2,), finite=False)
     check.same_dtype({"params and x": problem.h0, "y": y})
     check.shape("y", y, (problem.steps, y.shape[1]), "for the steps of x")
-    _, Q, C, R, y, _, observed = check_leastsquares.state_space(np.zeros((n, n), dtype), Q, C, R, y, None, observed)
+    _, Q, C, R, y, _, observed = check_problem.state_space(np.zeros((n, n), dtype), Q, C, R, y, None, observed)
     for name, covariances in (("Q", Q), ("R", R)):
         bad = np.flatnonzero(np.linalg.eigvalsh(covariances)[:, 0] <= 0)
-        check_leastsquares.positive_definite({name: bad[0] if bad.size else -1})
+        check_problem.positive_definite({name: bad[0] if bad.size else -1})
     return C, Q, R, np.where(observed, y, 0), observed

@@ -8,7 +8,7 @@ import numpy as np
 
 from pitsolve import check
 from pitsolve.cells.base import Cell, Parameters
-from pitsolve.check_leastsquares import chain
+from pitsolve.leastsquares.check_problem import chain
 from pitsolve.leastsquares.windows import Chain
 
 READOUT = ("weight_hy", "bias_hy")
