@@ -5,7 +5,9 @@ from pitsolve import leastsquares as leastsquares
 from pitsolve import networks as networks
 from pitsolve import training as training
 from pitsolve.gradient import gradient as gradient
+from pitsolve.leastsquares.fit import SchwarzFit as SchwarzFit
 from pitsolve.leastsquares.schwarz import schwarz_lstsq as schwarz_lstsq
+from pitsolve.leastsquares.training import fit_schwarz as fit_schwarz
 from pitsolve.ode import gradient_ode as gradient_ode
 from pitsolve.ode import solve_ode as solve_ode
 from pitsolve.parareal import PararealSolution as PararealSolution

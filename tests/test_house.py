@@ -64,6 +64,7 @@ def test_methods_know_no_compiler_and_kernels_no_methods():
         return [path.name for path in (ROOT / folder).rglob("*.py") if re.search(pattern, path.read_text(), re.MULTILINE)]
 
     assert importers("methods", r"^\s*(import|from) numba") == []
+    assert importers("leastsquares", r"^\s*(import|from) numba") == []
     assert importers("backends", r"^\s*(import|from) pitsolve\.(methods|solve|gradient|check)") == []
     assert importers("cells", r"^\s*(import|from) pitsolve\.(methods|solve|gradient)") == []
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import reference_schwarz as reference
+import scipy.sparse.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -60,6 +61,34 @@ def test_iterates_are_those_of_the_dense_twin(split, mu, overlap, mode):
     expected = reference.sweeps(FORGETFUL, [0, 60, 131, 190, 256], overlap, mu, 3, split, mode)
     for i, copy in enumerate(expected):
         np.testing.assert_allclose(schwarz.windows.window(i).ravel(), copy, rtol=0, atol=1e-12)
+
+
+def test_multiplicative_sweeps_are_those_of_pyamg():
+    relaxation = pytest.importorskip("pyamg.relaxation.relaxation")
+    problem, boundaries = reference.forgetful(60), np.array([0, 15, 30, 45, 60])
+    matrix, f = reference.dense(problem)
+    windows = reference.window_indices(boundaries, 3, 2)
+    schwarz = Schwarz(problem, Chain(boundaries, 3), Options(mode="multiplicative"))
+    schwarz.start(np.zeros_like(problem.rhs))
+    expected, matrix = np.zeros(120), scipy.sparse.csr_matrix(matrix)
+    for _ in range(3):
+        schwarz.sweep()
+        relaxation.schwarz(matrix, expected, f, subdomain=np.concatenate(windows).astype(np.int32),
+                           subdomain_ptr=np.cumsum([0, *map(len, windows)]).astype(np.int32))
+        latest = np.zeros(120)
+        for i, window in enumerate(windows):
+            latest[window] = schwarz.windows.window(i).ravel()
+        np.testing.assert_allclose(latest, expected, rtol=0, atol=1e-13)
+
+
+def test_a_long_problem_agrees_with_a_sparse_direct_solver():
+    problem = reference.forgetful(20_000)
+    upper = scipy.sparse.block_diag(problem.off_diagonal)
+    off = scipy.sparse.bmat([[scipy.sparse.csr_array((2 * 19_999, 2)), upper], [scipy.sparse.csr_array((2, 2)), None]])
+    entries = scipy.sparse.block_diag(problem.diagonal) + off + off.T
+    expected = scipy.sparse.linalg.spsolve(entries.tocsc(), problem.rhs.ravel()).reshape(problem.rhs.shape)
+    for options in ({"windows": 1}, {"windows": 8}, {"windows": 64, "overlap": 16, "transmission": "schur"}):
+        assert relative_error(ps.schwarz_lstsq(problem, **options).solution, expected) < 1e-9
 
 
 @pytest.mark.parametrize("count, overlap, mu", [(2, 0, 0.0), (4, 2, 0.0), (4, 2, 1.0), (5, 1, 10.0)])

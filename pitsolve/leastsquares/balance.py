@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pitsolve import check_choice as check
+from pitsolve.leastsquares import check_choice as check
 from pitsolve.leastsquares.windows import Chain
 
 _BISECTIONS = 60  # after these the common load is known to the last bit

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 
-from pitsolve import check_choice as check
+from pitsolve.leastsquares import check_choice as check
 from pitsolve.leastsquares.penalty import PenaltySpectrum, local_solutions, penalty_spectrum
 from pitsolve.leastsquares.problem import BlockTridiagonal
 from pitsolve.leastsquares.windows import Chain

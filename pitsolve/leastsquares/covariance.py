@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pitsolve import check_choice as check
 from pitsolve.backends.cpu.tridiagonal_covariance import diagonal_of_inverse
+from pitsolve.leastsquares import check_choice as check
 from pitsolve.leastsquares.iteration import Options, Schwarz
 from pitsolve.leastsquares.problem import BlockTridiagonal
 from pitsolve.leastsquares.windows import Chain

@@ -51,7 +51,7 @@ def conjugate_gradients(schwarz: Schwarz, guess: np.ndarray, tol: float, max_ite
         step = rho / float((direction * product).sum())
         g += r.dtype.type(step) * direction
         r -= r.dtype.type(step) * product
-        estimate.add(step * rho, float((g * (rhs + -r)).sum()))
+        estimate.add(step * rho, float((g * (rhs - r)).sum()))
         z = precondition(r)
         new = float((r * z).sum())
         direction, rho = z + r.dtype.type(new / rho) * direction, new

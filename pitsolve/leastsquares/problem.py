@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pitsolve import check_leastsquares as check
+from pitsolve.backends.cpu.row_equations import normal_equations, state_space_rows
+from pitsolve.leastsquares import check_problem as check
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,12 +104,7 @@ class BlockTridiagonal:
         BlockTridiagonal: 3 steps of 1 unknowns, float64
         """
         rows, targets = check.rows(A, z, size)
-        before, at = rows[:, :, 0], rows[:, :, 1]
-        diagonal = at.transpose(0, 2, 1) @ at
-        rhs = (at.transpose(0, 2, 1) @ targets[:, :, None])[:, :, 0]
-        diagonal[:-1] += before[1:].transpose(0, 2, 1) @ before[1:]
-        rhs[:-1] += (before[1:].transpose(0, 2, 1) @ targets[1:, :, None])[:, :, 0]
-        return cls(diagonal, before[1:].transpose(0, 2, 1) @ at[1:], rhs, rows, targets)
+        return cls(*normal_equations(rows, targets), rows, targets)
 
     @classmethod
     def from_state_space(cls, F: np.ndarray, Q: np.ndarray, C: np.ndarray, R: np.ndarray, y: np.ndarray,
@@ -152,18 +148,9 @@ class BlockTridiagonal:
         ...     np.eye(1), np.eye(1), np.eye(1), np.eye(1), y, observed=~np.isnan(y))
         BlockTridiagonal: 3 steps of 1 unknowns, float64
         """
-        F, Q, C, R, y, b, observed = check.state_space(F, Q, C, R, y, b, observed)
-        steps, k, n = C.shape
-        C = np.where(observed[:, :, None], C, 0)
-        R = np.where(observed[:, :, None] & observed[:, None, :], R, np.eye(k, dtype=R.dtype))
-        rows, targets = np.zeros((steps, n + k, 2, n), y.dtype), np.zeros((steps, n + k), y.dtype)
-        by_dynamics, by_observation = np.linalg.inv(check.cholesky("Q", Q)), np.linalg.inv(check.cholesky("R", R))
-        rows[1:, :n, 0] = -by_dynamics[1:] @ F[1:]
-        rows[:, :n, 1] = by_dynamics
-        rows[:, n:, 1] = by_observation @ C
-        targets[:, :n] = (by_dynamics @ b[:, :, None])[:, :, 0]
-        targets[:, n:] = (by_observation @ np.where(observed, y, 0)[:, :, None])[:, :, 0]
-        return cls.from_rows(rows, targets)
+        rows, targets, failed = state_space_rows(*check.state_space(F, Q, C, R, y, b, observed))
+        check.positive_definite({"Q": failed[0], "R": failed[1]})
+        return cls(*normal_equations(rows, targets), rows, targets)
 
     @classmethod
     def from_time_varying_weights(cls, a: np.ndarray, z: np.ndarray, lam: float) -> BlockTridiagonal:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pitsolve import check_schwarz as check
+from pitsolve.leastsquares import check_schwarz as check
 from pitsolve.leastsquares.choice import penalties
 from pitsolve.leastsquares.iteration import Options, Schwarz
 from pitsolve.leastsquares.krylov import conjugate_gradients
@@ -126,7 +126,7 @@ def _by_windows(problem: BlockTridiagonal, chain: Chain, options: Options, guess
                 ) -> SchwarzSolution:
     schwarz = Schwarz(problem, chain, options)
     estimate, status, spent, sent = schwarz.run(guess, tol, max_iter), SchwarzStatus.CONVERGED, 0, 0
-    if options.sweeps and estimate.diverging:
+    if options.sweeps and estimate.diverging and estimate.iterations < max_iter:
         spent, sent, status = estimate.iterations, schwarz.bytes, SchwarzStatus.SWITCHED
         options = options._replace(sweeps=0)
         schwarz = Schwarz(problem, chain, options)

@@ -6,8 +6,9 @@ import warnings
 
 import numpy as np
 
-from pitsolve import check, check_leastsquares, check_schwarz, check_smoother
+from pitsolve import check
 from pitsolve.cells.base import Cell, Parameters
+from pitsolve.leastsquares import check_problem, check_schwarz, check_smoother
 from pitsolve.leastsquares.problem import BlockTridiagonal
 from pitsolve.leastsquares.result import SchwarzStatus
 from pitsolve.leastsquares.schwarz import schwarz_lstsq
@@ -198,7 +199,7 @@ def _linear_options(method, windows, overlap, transmission, sweeps, on_failure, 
     overlap = check.length("overlap", overlap)
     if windows is None:
         windows = max(1, min(_WINDOWS, steps // (4 * max(1, overlap))))
-    chain = check_leastsquares.chain(windows, overlap, steps)
+    chain = check_problem.chain(windows, overlap, steps)
     check_schwarz.options(None, chain, "complement", "additive", 0.0, transmission, sweeps, None)
     return {"windows": chain.boundaries, "overlap": overlap, "transmission": transmission, "sweeps": sweeps,
             "on_failure": on_failure}

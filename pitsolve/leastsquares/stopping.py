@@ -37,7 +37,8 @@ class ErrorEstimate:
 
     def add(self, change: np.ndarray, length: np.ndarray) -> float:
         """The largest estimated error, relative to the largest window, after an iteration with these changes and lengths."""
-        self.changes.append(change / max(length.max(), np.finfo(float).tiny))
+        with np.errstate(over="ignore", invalid="ignore"):  # an iteration that diverges may overflow
+            self.changes.append(change / max(length.max(), np.finfo(float).tiny))
         recent = self.changes[-1]
         if not np.isfinite(recent).all():
             self.errors[:], self._expanding = np.inf, self._expanding + 1
@@ -48,10 +49,9 @@ class ErrorEstimate:
         return float(self.errors.max())
 
     def _estimate(self, recent: np.ndarray) -> None:
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             factors = [np.nan_to_num(np.sqrt(self.changes[-j] / self.changes[-j - 2]), nan=0.0) for j in (1, 2)]
-        rates = np.maximum(*factors)
-        with np.errstate(divide="ignore", invalid="ignore"):
+            rates = np.maximum(*factors)
             errors = np.where(rates < 1, recent * rates / (1 - rates), np.inf)
         self.errors = np.where(recent <= self._floor, recent, errors)
         largest = [changes.max() for changes in self.changes[-4:]]

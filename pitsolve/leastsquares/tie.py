@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pitsolve import check_choice as check
+from pitsolve.leastsquares import check_choice as check
 from pitsolve.leastsquares.choice import largest_root, log_grid, minimiser
 from pitsolve.leastsquares.covariance import solution_and_covariances
 from pitsolve.leastsquares.problem import BlockTridiagonal

@@ -90,6 +90,9 @@ def gradient_sums(x: np.ndarray, norm: np.ndarray, g: np.ndarray) -> np.ndarray:
 def convolve(x: np.ndarray, weight: np.ndarray, stride: int = 1, norm: np.ndarray | None = None,
              residual: np.ndarray | None = None, measured: bool = False) -> tuple[np.ndarray, tuple | None]:
     """y = w * a(x) + residual with a(x) = max(0, (x - mean) factor + shift), or x without ``norm``; the moments of y."""
+    if _narrow(x, weight, stride):
+        y, found = convolve(_flat(x), weight, 1, norm, residual if residual is None else _flat(residual), measured)
+        return y.reshape(*x.shape[:3], -1), found
     batch, height, width, channels = x.shape
     size, outputs, lanes = weight.shape[0], weight.shape[3], _lanes(x.dtype)
     vectors = _tile_vectors(outputs, lanes)
@@ -103,6 +106,15 @@ def convolve(x: np.ndarray, weight: np.ndarray, stride: int = 1, norm: np.ndarra
         x, parts[0] if norm is None else norm, norm is not None, weight, stride, y if residual is None else residual,
         residual is not None, measured, aligned_zeros((weight.shape[3],), x.dtype), padded, lines, parts, y)
     return y, _moments(parts, y.shape[1] * y.shape[2], outputs) if measured else None
+
+
+def _narrow(x: np.ndarray, weight: np.ndarray, stride: int) -> bool:
+    """Whether the rows of an image do not fill tiles, and it may as well have one long row."""
+    return weight.shape[0] == stride == 1 < x.shape[1] and x.shape[2] % ROWS != 0
+
+
+def _flat(x: np.ndarray) -> np.ndarray:
+    return x.reshape(x.shape[0], 1, -1, x.shape[3])
 
 
 def _scratch(workers: int, height: int, width: int, size: int, channels: int, more: int, dtype: np.dtype) -> np.ndarray:
@@ -119,6 +131,10 @@ def convolve_backward(x: np.ndarray, weight: np.ndarray, g: np.ndarray, stride: 
     ``followed`` are y, its ``norm`` and ``factors`` as in :func:`combine`, if y was normalised and ``g`` is the gradient before
     the next rectifier; else ``g`` is dL/dy.
     """
+    if _narrow(x, weight, stride):
+        followed = followed and (_flat(followed[0]), *followed[1:])
+        dx, sums, dweight = convolve_backward(_flat(x), weight, _flat(g), 1, norm, followed)
+        return dx.reshape(x.shape), sums, dweight
     batch, height, width, channels = x.shape
     size, outputs, lanes = weight.shape[0], weight.shape[3], _lanes(x.dtype)
     vectors, input_vectors = _tile_vectors(outputs, lanes), _tile_vectors(channels, lanes)

@@ -8,10 +8,10 @@ import numpy as np
 
 from pitsolve import check
 from pitsolve.check import choice as choice
-from pitsolve.check_choice import problem as problem
-from pitsolve.check_choice import rule as rule
-from pitsolve.check_choice import with_rows as with_rows
-from pitsolve.check_leastsquares import chain as chain
+from pitsolve.leastsquares.check_choice import problem as problem
+from pitsolve.leastsquares.check_choice import rule as rule
+from pitsolve.leastsquares.check_choice import with_rows as with_rows
+from pitsolve.leastsquares.check_problem import chain as chain
 from pitsolve.leastsquares.iteration import Options
 from pitsolve.leastsquares.windows import Chain
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pitsolve import check, check_leastsquares
+from pitsolve import check
+from pitsolve.leastsquares import check_problem
 from pitsolve.methods.problem import Problem
 
 
@@ -17,12 +18,13 @@ def one_sequence(name: str, batched: bool) -> None:
 
 
 def noise(problem: Problem, C: Any, Q: Any, R: Any, y: Any, observed: Any) -> tuple[np.ndarray, ...]:
-    """C, Q, R, y and where y was observed, one a step; covariances positive definite, missing observations zero."""
+    """C, Q, R, y and where y was observed; matrices are one or one a step, missing observations zero."""
     n, dtype = problem.h0.shape[1], problem.h0.dtype
     y = check.float_array("y", y, (2,), finite=False)
     check.same_dtype({"params and x": problem.h0, "y": y})
     check.shape("y", y, (problem.steps, y.shape[1]), "for the steps of x")
-    _, Q, C, R, y, _, observed = check_leastsquares.state_space(np.zeros((n, n), dtype), Q, C, R, y, None, observed)
-    for name, value in (("Q", Q), ("R", R)):
-        check_leastsquares.cholesky(name, value)
+    _, Q, C, R, y, _, observed = check_problem.state_space(np.zeros((n, n), dtype), Q, C, R, y, None, observed)
+    for name, covariances in (("Q", Q), ("R", R)):
+        bad = np.flatnonzero(np.linalg.eigvalsh(covariances)[:, 0] <= 0)
+        check_problem.positive_definite({name: bad[0] if bad.size else -1})
     return C, Q, R, np.where(observed, y, 0), observed

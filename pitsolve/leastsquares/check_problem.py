@@ -34,22 +34,19 @@ def block_tridiagonal(problem: Any) -> dict[str, np.ndarray]:
 
 def symmetric(name: str, blocks: np.ndarray) -> None:
     """A ValueError that names the first block that is not symmetric to rounding."""
+    if np.array_equal(blocks, blocks.transpose(0, 2, 1)):
+        return
     scale = np.abs(blocks).max(axis=(1, 2), initial=0.0, keepdims=True)
     bad = (np.abs(blocks - blocks.transpose(0, 2, 1)) > 1e3 * np.finfo(blocks.dtype).eps * scale).any(axis=(1, 2))
     if bad.any():
         raise ValueError(f"{name} must hold symmetric blocks, block {int(np.argmax(bad))} is not")
 
 
-def cholesky(name: str, blocks: np.ndarray) -> np.ndarray:
-    """Cholesky factors of covariances; a ValueError that names the first one that has none."""
-    symmetric(name, blocks)
-    try:
-        return np.linalg.cholesky(blocks)
-    except np.linalg.LinAlgError:
-        for t, block in enumerate(blocks):
-            if np.linalg.eigvalsh(block)[0] <= 0:
-                raise ValueError(f"{name} must be positive definite, at step {t} it is not") from None
-        raise
+def positive_definite(failed: dict[str, int]) -> None:
+    """A ValueError that names the covariance and the first step, or -1, at which it has no Cholesky factor."""
+    for name, step in failed.items():
+        if step >= 0:
+            raise ValueError(f"{name} must be positive definite, at step {step} it is not")
 
 
 def rows(A: object, z: object, size: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -112,13 +109,16 @@ def state_space(F: Any, Q: Any, C: Any, R: Any, y: Any, b: Any, observed: Any) -
     check.same_dtype({**arrays, "y": y, "b": b})
     for name, shape in (("F", (n, n)), ("Q", (n, n)), ("C", (k, n)), ("R", (k, k))):
         arrays[name] = _per_step(name, arrays[name], steps, shape)
-    return *arrays.values(), y, _per_step("b", b, steps, (n,)), _observed(observed, y)
+    for name in ("Q", "R"):
+        symmetric(name, arrays[name])
+    return *arrays.values(), np.ascontiguousarray(y), _per_step("b", b, steps, (n,)), _observed(observed, y)
 
 
 def _per_step(name: str, array: np.ndarray, steps: int, shape: tuple[int, ...]) -> np.ndarray:
-    if array.shape not in (shape, (steps, *shape)):
-        raise ValueError(f"{name} must have shape {shape} or {(steps, *shape)} for F and y, got {array.shape}")
-    return np.broadcast_to(array, (steps, *shape))
+    """One array for all steps (1, ...) or one for each (T, ...)."""
+    if array.shape not in (shape, (1, *shape), (steps, *shape)):
+        raise ValueError(f"{name} must have shape {shape} or {(steps, *shape)} for the state and y, got {array.shape}")
+    return np.ascontiguousarray(array.reshape(-1, *shape))
 
 
 def _observed(observed: Any, y: np.ndarray) -> np.ndarray:
@@ -128,7 +128,7 @@ def _observed(observed: Any, y: np.ndarray) -> np.ndarray:
     observed = np.asarray(observed)
     if observed.dtype != bool or observed.shape not in (y.shape, y.shape[:1]):
         raise ValueError(f"observed must be boolean of shape {y.shape[:1]} or {y.shape}, got {check.describe(observed)}")
-    observed = np.broadcast_to(observed if observed.ndim == 2 else observed[:, None], y.shape)
+    observed = np.ascontiguousarray(np.broadcast_to(observed if observed.ndim == 2 else observed[:, None], y.shape))
     check.all_finite("y", np.where(observed, y, 0))
     return observed
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pitsolve import check
-from pitsolve.check_leastsquares import chain, weights
+from pitsolve.leastsquares.check_problem import chain, weights
 from pitsolve.leastsquares.problem import BlockTridiagonal
 from pitsolve.leastsquares.windows import Chain
 

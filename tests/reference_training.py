@@ -1,0 +1,67 @@
+"""Naive NumPy twins of training in windows: rollouts with a readout, and their Jacobian by complex steps, entry by entry."""
+
+import numpy as np
+import reference
+
+
+def parts(theta, cell, outputs, read):
+    """The flat parameters as named arrays: the cell's, weight_hy, bias_hy."""
+    params, offset = {}, 0
+    for name, shape in {**cell.shapes, "weight_hy": (outputs, read), "bias_hy": (outputs,)}.items():
+        size = int(np.prod(shape))
+        params[name] = theta[offset:offset + size].reshape(shape)
+        offset += size
+    return params
+
+
+def rollout(step, cell, theta, start, x, outputs, read):
+    """States (T, n) and outputs (T, m1)."""
+    params = parts(theta, cell, outputs, read)
+    inner = {name: params[name] for name in cell.shapes}
+    states = reference.loop(step, inner, x.astype(theta.dtype), start.astype(theta.dtype))
+    return states, states[:, :read] @ params["weight_hy"].T + params["bias_hy"]
+
+
+def residuals(step, cell, theta, start, x, y, weight, penalties, anchors, read):
+    """sqrt(w) (outputs - y) of one window, then sqrt(penalty) (h - anchor) on its left and right overlap."""
+    states, outputs = rollout(step, cell, theta, start, x, y.shape[1], read)
+    overlap = anchors.shape[1]
+    ends = states[:overlap], states[len(x) - overlap:]
+    apart = [np.sqrt(penalty) * (end - anchor).ravel() for penalty, end, anchor in zip(penalties, ends, anchors)]
+    return np.concatenate([(np.sqrt(weight)[:, None] * (outputs - y)).ravel(), *apart])
+
+
+def jacobian(step, cell, theta, start, *rest):
+    """d residuals / d(start, theta), column by column."""
+    tiny, point = 1e-150, np.concatenate([start, theta]).astype(complex)
+    columns = []
+    for k in range(point.size):
+        moved = point.copy()
+        moved[k] += 1j * tiny
+        columns.append(residuals(step, cell, moved[start.size:], moved[:start.size], *rest).imag / tiny)
+    return np.array(columns).T
+
+
+def damping_matrix(diagonal):
+    """Geometric means of every entry and the largest."""
+    return np.diag(np.sqrt(np.maximum(diagonal, 1e-12 * diagonal.max()) * diagonal.max()))
+
+
+def levenberg_marquardt(step, cell, theta, start, x, y, read, steps, damping=1e-3):
+    """Losses after each step with Nielsen's damping."""
+    rest = (x, y, np.ones(len(x)), (0.0, 0.0), np.zeros((2, 0, start.size)), read)
+    growth, losses = 2.0, []
+    for _ in range(steps):
+        r = residuals(step, cell, theta, start, *rest)
+        J = jacobian(step, cell, theta, start, *rest)[:, start.size:]
+        H, g, value = J.T @ J, J.T @ r, 0.5 * r @ r
+        while True:
+            move = -np.linalg.solve(H + damping * damping_matrix(H.diagonal()), g)
+            tried = 0.5 * np.sum(residuals(step, cell, theta + move, start, *rest)**2)
+            if tried < value:
+                break
+            damping, growth = damping * growth, 2 * growth
+        gain = (value - tried) / -(g @ move + 0.5 * move @ H @ move)
+        damping, growth, theta = damping * max(1 / 3, 1 - (2 * min(gain, 1.0) - 1)**3), 2.0, theta + move
+        losses.append(tried)
+    return np.array(losses)
