@@ -1,4 +1,4 @@
-"""Parareal networks: the paper's Table 2, the time of one gradient of ResNet-1001 in N subnetworks, rebuilt."""
+"""A bottleneck unit against PyTorch, and the paper's Table 2 rebuilt: one gradient of ResNet-1001 in N subnetworks."""
 
 import statistics
 from pathlib import Path
@@ -8,7 +8,7 @@ import numba
 import numpy as np
 
 import pitsolve as ps
-from bench import machine
+from bench import machine, networks_unit
 from pitsolve.networks import Timings
 
 SEED = 20931
@@ -99,7 +99,8 @@ def figure(path: Path, measured: dict[int, tuple[float, ...]], words: str) -> No
 
 
 def run(quick: bool, picture: Path | None = None) -> dict[str, Any]:
-    """Table 2, and its figure."""
+    """The unit, Table 2, and its figure."""
+    unit = networks_unit.run(quick)
     depth, batch, repeats, subnetworks = (29, 2, 1, (1, 3, 6)) if quick else (DEPTH, BATCH, 3, SUBNETWORKS)
     threads = numba.get_num_threads()
     words = f"ResNet-{depth}, batch {batch}, {threads} CPU thread{'s' if threads > 1 else ''} a subnetwork"
@@ -107,4 +108,4 @@ def run(quick: bool, picture: Path | None = None) -> dict[str, Any]:
     _print(measured, words)
     if picture is not None:
         figure(picture, measured, words)
-    return {"depth": depth, "batch": batch, "table2": _rows(measured)}
+    return {**unit, "depth": depth, "batch": batch, "table2": _rows(measured)}
