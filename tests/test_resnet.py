@@ -1,5 +1,6 @@
 """Residual networks on images, whole and torn: shapes, gradients, zero-preserving coarse networks, threads, a few steps."""
 
+import numba
 import numpy as np
 import pytest
 
@@ -78,6 +79,11 @@ def test_same_bits_at_once_and_recomputed():
     for options in ({"workers": 2}, {"workers": 3}, {"recompute": True}):
         again, others, _ = loss_and_gradient(net, params, x, y, **options)
         assert again == loss and all(np.array_equal(grads[name], others[name]) for name in grads)
+    threads = numba.get_num_threads()
+    numba.set_num_threads(1)
+    again, others, _ = loss_and_gradient(net, params, x, y)
+    numba.set_num_threads(threads)
+    assert again == loss and all(np.array_equal(grads[name], others[name]) for name in grads)
 
 
 def test_training_on_images():

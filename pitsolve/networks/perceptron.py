@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pitsolve.backends.cpu import images
 from pitsolve.cells.base import Parameters
 from pitsolve.networks.layer import Composite, Layer, Sequence
 
@@ -59,14 +60,14 @@ class Dense(Layer):
         return {name: random.uniform(-bound, bound, shape).astype(dtype) for name, shape in self.shapes.items()}
 
     def forward(self, p: Parameters, x: np.ndarray, training: bool) -> tuple[np.ndarray, np.ndarray]:
-        y = x @ p["weight"]
+        y = images.convolve(_row(x), _row(p["weight"]))[0][0, 0]  # 1 x 1, of the batch as one row of pixels
         if self.bias:
             y += p["bias"]
         return y, x
 
     def backward(self, p: Parameters, saved: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, Parameters]:
-        grads = {"weight": saved.T @ dy, **({"bias": dy.sum(axis=0)} if self.bias else {})}
-        return dy @ p["weight"].T, grads
+        dx, _, dweight = images.convolve_backward(_row(saved), _row(p["weight"]), _row(dy))
+        return dx[0, 0], {"weight": dweight[0, 0], **({"bias": dy.sum(axis=0)} if self.bias else {})}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if shape != (self.inputs,):
@@ -75,6 +76,10 @@ class Dense(Layer):
 
     def zero_preserving(self) -> Dense:
         return replace(self, bias=False)
+
+
+def _row(matrix: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(matrix)[None, None]
 
 
 @dataclass(frozen=True)
