@@ -20,12 +20,12 @@ class Statistics(NamedTuple):
 
     mean: np.ndarray
     variance: np.ndarray  # biased
+    inverse: np.ndarray  # one over the standard deviation
     count: int  # of the values in every channel; 0 where these are running statistics
 
-    @property
-    def inverse(self) -> np.ndarray:
-        """One over the standard deviation."""
-        return 1.0 / np.sqrt(self.variance + EPSILON)
+
+def _statistics(mean: np.ndarray, variance: np.ndarray, count: int) -> Statistics:
+    return Statistics(mean, variance, 1.0 / np.sqrt(variance + EPSILON), count)
 
 
 @dataclass(frozen=True)
@@ -105,13 +105,13 @@ class BatchNorm(Layer):
     def batch_statistics(self, mean: np.ndarray, variance: np.ndarray, count: int) -> Statistics:
         """The statistics of a batch from its moments."""
         if self.centred:
-            return Statistics(mean, variance, count)
-        return Statistics(np.zeros_like(mean), variance + mean**2, count)
+            return _statistics(mean, variance, count)
+        return _statistics(np.zeros_like(mean), variance + mean**2, count)
 
     def running(self, p: Parameters) -> Statistics:
         """The running statistics."""
         variance = p["running_var"].astype(np.float64)
-        return Statistics(p["running_mean"].astype(np.float64) if self.centred else np.zeros_like(variance), variance, 0)
+        return _statistics(p["running_mean"].astype(np.float64) if self.centred else np.zeros_like(variance), variance, 0)
 
     def rows(self, p: Parameters, known: Statistics) -> np.ndarray:
         """(mean, factor, shift) for the kernels."""

@@ -31,9 +31,9 @@ def _padded(count: int, unit: int) -> int:
 
 def rows(dtype: np.dtype, *values: np.ndarray) -> np.ndarray:
     """Numbers per channel as the kernels read them: (number of arguments, channels padded with zeros)."""
-    values = np.stack(values)
-    padded = aligned_zeros((len(values), _padded(values.shape[1], _lanes(dtype))), dtype)
-    padded[:, :values.shape[1]] = values
+    padded = np.zeros((len(values), _padded(values[0].size, _lanes(dtype))), dtype)
+    for row, value in zip(padded, values, strict=True):
+        row[:value.size] = value
     return padded
 
 
@@ -104,7 +104,7 @@ def convolve(x: np.ndarray, weight: np.ndarray, stride: int = 1, norm: np.ndarra
     parts = aligned((batch if measured else 1, 2, _padded(outputs, lanes)), x.dtype)
     specialise(convolution.convolve, LANES=lanes, VECTORS=vectors)(
         x, parts[0] if norm is None else norm, norm is not None, weight, stride, y if residual is None else residual,
-        residual is not None, measured, aligned_zeros((weight.shape[3],), x.dtype), padded, lines, parts, y)
+        residual is not None, measured, np.zeros(weight.shape[3], x.dtype), padded, lines, parts, y)
     return y, _moments(parts, y.shape[1] * y.shape[2], outputs) if measured else None
 
 
@@ -149,7 +149,7 @@ def convolve_backward(x: np.ndarray, weight: np.ndarray, g: np.ndarray, stride: 
     specialise(convolution_backward.convolve_backward, LANES=lanes, VECTORS=vectors, INPUT_VECTORS=input_vectors,
                WEIGHT_ROWS=weight_rows(vectors))(
         x, sums[0] if norm is None else norm, norm is not None, y, following, factors, followed is not None, g, flipped, stride,
-        aligned_zeros((flipped.shape[3],), x.dtype),
+        np.zeros(flipped.shape[3], x.dtype),
         _scratch(workers, height, width, size, channels, weight_rows(vectors), x.dtype),
         _scratch(workers, height, width, size, pitch, ROWS * pitch, x.dtype),
         aligned((workers, _padded(width, ROWS) * flipped.shape[0] * flipped.shape[3]), x.dtype), dx, sums, parts)
