@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pitsolve.backends.cpu.pointwise import magnitude
 from pitsolve.backends.cpu.tridiagonal_windows import TridiagonalWindows
 from pitsolve.leastsquares.mailbox import Mailboxes
 from pitsolve.leastsquares.problem import BlockTridiagonal
@@ -93,10 +94,14 @@ class Schwarz:
 
     def merge(self) -> np.ndarray:
         """One solution (T, n) of all copies: their mean on the overlaps, or their sum in the split formulation (eq. 18)."""
-        g = np.zeros_like(self.problem.rhs)
-        for i in range(self.chain.count):
-            g[self.chain.first[i]:self.chain.last[i]] += self.windows.window(i)
-        return g if self.split else g / self.chain.sharing[:, None].astype(g.dtype)
+        g, s = np.empty_like(self.problem.rhs), self.windows.overlap
+        for i, (first, last) in enumerate(zip(self.chain.first, self.chain.last)):
+            window, shared = self.windows.window(i), s if i > 0 else 0
+            g[first + shared:last] = window[shared:]
+            g[first:first + shared] += window[:shared]
+            if not self.split:
+                g[first:first + shared] /= 2
+        return g
 
     def mismatch(self) -> float:
         """Largest 2-norm of what the two copies of an overlap differ by."""
@@ -106,7 +111,7 @@ class Schwarz:
 
     def residual(self, g: np.ndarray) -> float:
         """Largest |f - N g|."""
-        return float(np.abs(self.windows.residual(self.problem.rhs, g)).max())
+        return magnitude(self.windows.residual(self.problem.rhs, g))
 
     @property
     def bytes(self) -> int:
