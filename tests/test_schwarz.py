@@ -254,6 +254,18 @@ def test_any_windows_give_the_direct_solution(windows, overlap, seed, n, equal):
     assert relative_error(sol.solution, reference.exact(problem)) < 1e-8
 
 
+@pytest.mark.parametrize("options", [{}, {"transmission": "schur"}, {"formulation": "split"}])
+def test_the_unit_of_the_equations_does_not_matter(options):
+    """c N g = c f has the same solution, to the last bit where c is a power of two."""
+    results = [ps.schwarz_lstsq(ps.leastsquares.BlockTridiagonal(c * FORGETFUL.diagonal, c * FORGETFUL.off_diagonal,
+                                                                 c * FORGETFUL.rhs), 3, overlap=2, **options)
+               for c in (1.0, 2.0**-60, 2.0**60)]
+    assert results[0].converged
+    for other in results[1:]:
+        np.testing.assert_array_equal(other.solution, results[0].solution)
+        assert other.iterations == results[0].iterations
+
+
 def test_wide_blocks_and_float32():
     """Sizes with and without whole vectors, in both dtypes; n = 1 has vectors of one number."""
     for n, dtype, close in ((1, np.float32, 1e-5), (8, np.float64, 1e-10), (11, np.float64, 1e-10), (16, np.float32, 1e-4)):

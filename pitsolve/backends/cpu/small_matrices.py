@@ -137,6 +137,14 @@ def copy_vector(out, x):
 
 
 @inline
+def trace(a):
+    total = 0.0
+    for j in range(size_of(a)):
+        total += a[j, j]
+    return total
+
+
+@inline
 def smallest_pivot(block):
     """What rounding leaves of a pivot that is zero."""
     n = size_of(block)

@@ -25,6 +25,7 @@ from pitsolve.backends.cpu.small_matrices import (
     size_of,
     smallest_pivot,
     subtract_matrix,
+    trace,
 )
 from pitsolve.compile import inline, kernel
 
@@ -160,8 +161,8 @@ def substitute_ends(gains, inverses, u, x, reach, smallest):
     n = size_of(x)
     steps = x.shape[0]
     tail = steps - reach
-    head = 0  # rows of u before it are what came from the left
-    while head < steps and (head < reach or head >= tail or largest(u[head - 1]) > smallest):
+    head = 0  # rows of u before it are what came from the left; S^-1 u is what they mean for x
+    while head < steps and (head < reach or head >= tail or largest(u[head - 1]) * trace(inverses[head - 1]) > smallest):
         if reach <= head < tail:
             set_zero(u[head])
         if head > 0:
