@@ -81,9 +81,10 @@ class SchwarzSolution:
 
     def __repr__(self) -> str:
         steps, n = self.solution.shape
+        rate = "" if np.isnan(self.rate) else f"rate {self.rate:.3f}, "
         return "\n".join([
             f"SchwarzSolution: {steps} steps of {n} unknowns in {self.chain.count} windows with overlap {self.chain.overlap}",
-            f"  {'converged  ' if self.converged else 'not reached'} {self.iterations} iterations, rate {self.rate:.3f}, "
+            f"  {'converged  ' if self.converged else 'not reached'} {self.iterations} iterations, {rate}"
             f"estimated error {self.error_estimate:.1e}",
             f"  residual    {self.residual:.1e}; copies differ by {self.mismatch:.1e}",
             f"  sent        {self.bytes_per_interface:g} bytes an interface and iteration, {self.bytes_total} in all",
