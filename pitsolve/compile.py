@@ -90,7 +90,7 @@ def _describe(value: object, within: tuple = ()) -> str:
 
 def _describe_function(function: types.FunctionType, within: tuple) -> str:
     """Its bytecode (the source may have been edited since, or not exist) and everything that the bytecode reaches by name."""
-    names = _names(function.__code__)
+    names = names_in(function.__code__)
     reached = {name: function.__globals__[name] for name in names if name in function.__globals__}
     for module in [value for value in reached.values() if isinstance(value, types.ModuleType)]:
         if module.__name__.partition(".")[0] not in _LIBRARIES:
@@ -128,10 +128,14 @@ def specialise(function: Callable, **constants: object) -> Callable:
     """
     identity = (function, *constants.items())
     if identity not in _specialised:
-        described = ";".join(f"{name}={_describe(constants[name])}" for name in sorted(constants))
-        key = hashlib.sha256((_package_source() + described).encode()).hexdigest()[:16]
-        _specialised[identity] = _compile(function, _inlined(constants), key, {}, cache=True)
+        _specialised[identity] = _compile(function, _inlined(constants), fingerprint(constants), {}, cache=True)
     return _specialised[identity]
+
+
+def fingerprint(constants: dict[str, object]) -> str:
+    """A hash of the bound values and of all the source that a kernel can reach, for the name of the kernel."""
+    described = ";".join(f"{name}={_describe(constants[name])}" for name in sorted(constants))
+    return hashlib.sha256((_package_source() + described).encode()).hexdigest()[:16]
 
 
 def bound(*functions: Callable, **constants: object) -> tuple[types.FunctionType, ...]:
@@ -141,11 +145,12 @@ def bound(*functions: Callable, **constants: object) -> tuple[types.FunctionType
 
 
 def _inlined(constants: dict[str, object]) -> dict[str, object]:
-    return {name: numba.njit(_copy(value, {}, value.__name__), **_FLAGS, fastmath=_CONTRACT, forceinline=True)
+    return {name: numba.njit(copy_with(value, {}, value.__name__), **_FLAGS, fastmath=_CONTRACT, forceinline=True)
             if isinstance(value, types.FunctionType) else value for name, value in constants.items()}
 
 
-def _copy(function: types.FunctionType, names: dict, qualname: str) -> types.FunctionType:
+def copy_with(function: types.FunctionType, names: dict, qualname: str) -> types.FunctionType:
+    """A copy of ``function`` for which ``names`` are globals."""
     copy = types.FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__,
                               function.__defaults__, function.__closure__)
     copy.__qualname__ = qualname
@@ -157,16 +162,16 @@ def _compile(function: types.FunctionType, constants: dict, key: str, done: dict
     if function not in done:
         options = function.__pitsolve__
         callees = {}
-        for name in _names(function.__code__):
+        for name in names_in(function.__code__):
             value = function.__globals__.get(name)
             if hasattr(value, "__pitsolve__") and value is not function:
                 callees[name] = _compile(value, constants, key, done)
-        copy = _copy(function, {**callees, **constants}, f"{function.__name__}_{key}")
+        copy = copy_with(function, {**callees, **constants}, f"{function.__name__}_{key}")
         done[function] = numba.njit(copy, **_FLAGS, **options, cache=cache)
     return done[function]
 
 
-def _names(code: types.CodeType) -> set[str]:
+def names_in(code: types.CodeType) -> set[str]:
     """Global names that a function mentions, its comprehensions and inner functions included."""
     inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
-    return set(code.co_names).union(*map(_names, inner))
+    return set(code.co_names).union(*map(names_in, inner))
