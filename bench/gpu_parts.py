@@ -153,7 +153,8 @@ def newton(quick: bool) -> dict[str, Any]:
         predicted = 1e-6 * PREDICTED[n] * BATCH * steps * int(found.iterations.max())
         peer = gpu_peers.jax_deer(params, x, np.zeros((BATCH, n), np.float32), found.tol)
         ours = partial(ps.solve, cell, params, given, method="deer")
-        row = _against(f"deer n={n} B={BATCH} T={steps}", ours, peer, 5.0, quick, iterations=int(found.iterations.max()), predicted_ms=predicted)
+        row = _against(f"deer n={n} B={BATCH} T={steps}", ours, peer, 5.0, quick, iterations=int(found.iterations.max()),
+                       predicted_ms=predicted)
         rows += [row, machine.row(f"deer against the loop n={n} T={steps}", 1e3 * loop / row["ms"], "x sequential",
                                   beyond.get((n, steps)))]
     return _report("DEER, forward", rows)
