@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 
-from pitsolve.backends.cuda import gated
+import numpy as np
+
+from pitsolve.backends.cuda import arrays, gated
 from pitsolve.backends.cuda.gated_weights import Weights
 from pitsolve.backends.cuda.gated_windows import GatedWindows
 from pitsolve.backends.cuda.workspace import Workspace
@@ -35,7 +37,7 @@ class GatedModel:
 
     def carry(self, state):
         """A copy of a state (B, S), which :meth:`propagate` carries along."""
-        return device().copy(state)
+        return arrays.copy(state)
 
     def state(self, carry):
         """The inverse of :meth:`carry`."""

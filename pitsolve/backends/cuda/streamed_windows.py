@@ -5,6 +5,8 @@ from the second-level cache in every step, neighbouring threads reading neighbou
 of the block. The states are in shared memory: h twice, since all threads read it while it changes, other parts once.
 """
 
+import numpy as np
+
 from pitsolve.backends.cuda.launch import WARP, cuda
 from pitsolve.cells.base import GatedCell
 from pitsolve.compile import constant, inline, kernel
@@ -76,8 +78,8 @@ def stream(x, input_weight, input_bias, hidden_weight, hidden_bias, ratio, state
     p_unit = cuda.local.array(GATES, REAL)
     u_unit = cuda.local.array(GATES, REAL)
     s = cuda.local.array(PARTS, REAL)
-    at = cuda.local.array(WINDOWS, "int64")
-    length = cuda.local.array(WINDOWS, "int32")
+    at = cuda.local.array(WINDOWS, np.int64)
+    length = cuda.local.array(WINDOWS, np.int32)
     difference = cuda.local.array(WINDOWS, REAL)
     thread = cuda.threadIdx.x
     leading = cuda.blockIdx.x * WINDOWS
