@@ -75,7 +75,7 @@ def merge(theta, x, tolerance, starts, states, ends, row, first, last, steps, di
             copy(theta, own)
             p = bundle(own)
         copy(starts[w], h)
-        done, largest = end - begin, 0.0
+        done, largest, agreed = end - begin, 0.0, False
         for t in range(begin, end):
             copy(x[b, t], here)
             step(p, here, h, new)
@@ -86,12 +86,12 @@ def merge(theta, x, tolerance, starts, states, ends, row, first, last, steps, di
                 if difference == difference and not change <= difference:
                     difference = change
             if difference <= tolerance:
-                done, largest = t + 1 - begin, difference
+                done, largest, agreed = t + 1 - begin, difference, True
                 break
             copy(new, h)
             if t < end - 1:
                 copy(h, states[b, t])
-        if done < end - begin or largest > 0.0:
+        if agreed:
             copy(states[b, end - 1], ends[w])
         elif begin < end:
             copy(h, ends[w])

@@ -91,21 +91,21 @@ def pull_parameters(theta, copies, x, states, previous, adjoint, dtheta, begin, 
     rows, inputs = scratch(2, STATE, 0j), scratch(1, INPUT, 0j)[0]
     h, new = rows[0], rows[1]
     p = bundle(own)
-    batch, length = adjoint.shape[0], adjoint.shape[1]
+    length, steps = adjoint.shape[1], adjoint.shape[0] * adjoint.shape[1]
     for j in range(cuda.blockIdx.y, theta.size, cuda.gridDim.y):
         cuda.syncthreads()
         if thread == 0:
             own[j] = complex(theta[j].real, TINY)
         cuda.syncthreads()
         total = 0.0
-        for b in range(batch):
-            for at in range(part * THREADS + thread, length, cuda.gridDim.x * THREADS):
-                t = begin + at
-                if start[b] <= t and t < stop[b]:
-                    copy(x[b, t], inputs)
-                    copy(previous[b] if at == 0 else states[b, t - 1], h)
-                    step(p, inputs, h, new)
-                    total += slope(new, adjoint[b, at])
+        for number in range(part * THREADS + thread, steps, cuda.gridDim.x * THREADS):
+            b, at = number // length, number % length
+            t = begin + at
+            if start[b] <= t and t < stop[b]:
+                copy(x[b, t], inputs)
+                copy(previous[b] if at == 0 else states[b, t - 1], h)
+                step(p, inputs, h, new)
+                total += slope(new, adjoint[b, at])
         sums[thread] = total
         width = THREADS // 2
         while width > 0:
@@ -129,8 +129,8 @@ def accumulate(theta, x, states, previous, adjoint, dtheta, dx, begin, start, st
     if part < dtheta.shape[1]:
         dh = scratch(1, STATE, states[0, 0, 0])[0]
         p, dp = bundle(theta), bundle(dtheta[:, part])
-        batch, length = adjoint.shape[0], adjoint.shape[1]
-        for number in range(part, batch * length, dtheta.shape[1]):
+        length = adjoint.shape[1]
+        for number in range(part, adjoint.shape[0] * length, dtheta.shape[1]):
             b, at = number // length, number % length
             t = begin + at
             if start[b] <= t and t < stop[b]:

@@ -63,9 +63,10 @@ def reciprocal_approximate(x):
 
 def _of_either(name):
     on_real, on_complex = getattr(math, name), getattr(cmath, name)
-    return lambda x: on_complex(x) if isinstance(x, complex) else on_real(x)
+    return lambda x: np.complex128(on_complex(x)) if isinstance(x, complex) else np.float64(on_real(x))
 
 
-# Functions of math that also take complex numbers, as complexmath.py teaches them to the compiler.
+# Functions of math that also take complex numbers, as complexmath.py teaches them to the compiler. Results are of NumPy's
+# types: a Python number times a float32 would be narrowed, while the card computes in float64.
 MATHEMATICS = {name: _of_either(name) for name in (
     "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "exp", "log", "log10", "sqrt")}
