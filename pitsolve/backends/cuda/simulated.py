@@ -4,6 +4,8 @@ The simulator also lacks exchange between the threads of a warp, which is made o
 thread of a block reaches every call, which is the rule for kernels of this package.
 """
 
+import cmath
+import math
 import threading
 
 import numpy as np
@@ -117,3 +119,14 @@ def add_warps() -> None:
     FakeCUDAModule.ballot_sync = lambda self, mask, flag: sum(1 << lane for lane, on in enumerate(_of_warp(flag)) if on)
     FakeCUDAModule.all_sync = lambda self, mask, flag: all(_of_warp(flag))
     FakeCUDAModule.any_sync = lambda self, mask, flag: any(_of_warp(flag))
+
+
+def _of_either(name):
+    on_real, on_complex = getattr(math, name), getattr(cmath, name)
+    return lambda x: np.complex128(on_complex(x)) if isinstance(x, complex) else np.float64(on_real(x))
+
+
+# Functions of math that also take complex numbers, as complexmath.py teaches them to the compiler. Results are of NumPy's
+# types: a Python number times a float32 would be narrowed, while the card computes in float64.
+MATHEMATICS = {name: _of_either(name) for name in (
+    "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "exp", "log", "log10", "sqrt")}
