@@ -210,12 +210,12 @@ def strand_states(words, ends, tile, row, rows, y0, y0_at, valid, A, B, y):
         else:
             publish_state(words, ends + place + thread, end)
     cuda.syncthreads()
-    spoilt = owes > 0
+    spoilt = owes
     for q in range(PER_THREAD):
         before = warp * CHANNELS + column + q
         y[q] = A[q] * (warp_A[before] * entry[column + q] + warp_B[before]) + B[q]
         if REPAIR and not math.isfinite(y[q]) and math.isfinite(entry[column + q]):
-            spoilt = True
+            spoilt = 1
     if REPAIR:
         return max(owes, 1) if cuda.syncthreads_or(spoilt) else 0
     return 0

@@ -10,7 +10,7 @@ from pitsolve.backends.cuda.diagonal_scan import scan_channels, scan_time, walk_
 from pitsolve.backends.cuda.launch import blocks_for, device, specialise
 from pitsolve.backends.cuda.look_back import constants, unwritten_words
 
-_THREADS = 256  # of a tile
+_THREADS = {4: 256, 8: 128}  # of a tile, by the bytes of a number: two blocks fit the registers of a multiprocessor
 _WALK_THREADS = 64
 _WALK_CHANNELS = 28_000  # channels that keep the memory busy with no parallelism over time
 _WALK_STEPS = 64  # so few steps do not fill a tile
@@ -36,7 +36,7 @@ def scan(A, b, y0, out, start, stop, reverse=False, transpose=False):
     """
     if b.size == 0:
         return
-    if A.ndim == 3 or A.shape[-1] == 1:
+    if A.ndim == 3 or A.shape[4] == 1:
         _scan_diagonal(A, b, y0, out, start, stop, bool(reverse))
     else:
         scan_blocks(A, b, y0, out, start, stop, bool(reverse), bool(transpose))
@@ -46,24 +46,24 @@ def _scan_diagonal(A, b, y0, out, start, stop, reverse):
     batch, steps, n = b.shape
     arrays = [x.reshape(-1) for x in (A, b, y0, out)] + [device().indices(start), device().indices(stop)]
     per_thread = 4 if n % 4 == 0 else 1
-    wide = 8 // b.dtype.itemsize  # float32 numbers in the place of one number
+    threads, wide = _THREADS[b.dtype.itemsize], 8 // b.dtype.itemsize  # numbers in 8 bytes
     if batch * n >= _WALK_CHANNELS or steps <= _WALK_STEPS:
-        depth = (8 if per_thread == 4 else 16) * wide // 2
+        depth = 4 * wide
         held = {"REVERSE": reverse, "PER_THREAD": per_thread, "DEPTH": depth, "HELD": depth * per_thread}
-        threads = batch * n // per_thread
-        specialise(walk_channels, b.dtype, **held)(blocks_for(threads, _WALK_THREADS), _WALK_THREADS, *arrays, steps, n, threads)
+        walks = batch * n // per_thread
+        specialise(walk_channels, b.dtype, **held)(blocks_for(walks, _WALK_THREADS), _WALK_THREADS, *arrays, steps, n, walks)
         return
     across = _across(n, per_thread)
     depth = (4 if per_thread == 4 else 8) * wide
     rows = batch * blocks_for(n, across * per_thread)
-    tile = constants(b.dtype, _THREADS, across * per_thread, per_thread, repair=True)
-    tile |= {"REVERSE": reverse, "DEPTH": depth, "HELD": depth * per_thread, "STEPS": _THREADS // across * depth}
+    tile = constants(b.dtype, threads, across * per_thread, per_thread, repair=True)
+    tile |= {"REVERSE": reverse, "DEPTH": depth, "HELD": depth * per_thread, "STEPS": threads // across * depth}
     tiles = blocks_for(steps + 3 if n == 1 else steps, tile["STEPS"])
     words, ends = unwritten_words(tiles, rows, across * per_thread, b.dtype)
     if n == 1:
-        specialise(scan_time, b.dtype, **tile)(tiles * rows, _THREADS, *arrays, words, ends, steps, rows)
+        specialise(scan_time, b.dtype, **tile)(tiles * rows, threads, *arrays, words, ends, steps, rows)
     else:
-        specialise(scan_channels, b.dtype, **tile)(tiles * rows, _THREADS, *arrays, words, ends, steps, n, rows)
+        specialise(scan_channels, b.dtype, (threads, 2), **tile)(tiles * rows, threads, *arrays, words, ends, steps, n, rows)
 
 
 def _across(n, per_thread):
