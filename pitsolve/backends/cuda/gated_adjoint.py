@@ -76,6 +76,7 @@ class GatedAdjoint:
         columns = n // self.cell.heads
         tile = product_tile(self.dtype, n, max(columns, m), self.cell.GATES, 1, _THREADS)
         weights = self.weights
+        x = x if x.size else states
         kernel = specialise(preactivations.preactivate, self.dtype, **self._constants, **tile,
                             SUMS=tile["STEPS"] * self.rows_of_unit, COLUMNS=columns)
         kernel((blocks_for(steps.count, tile["TILE"]), blocks_for(n, tile["UNITS"])), tile["THREADS"],
@@ -107,6 +108,7 @@ class GatedAdjoint:
         span = -(-span // tile.steps) * tile.steps
         blocks = blocks_for(steps.count, span)
         parts = self.work.take("parts", blocks * jobs * tile.numbers)
+        x = x if x.size else states
         arrays = (states.reshape(-1), previous.reshape(-1), rows, adjoint.reshape(-1))
         specialise(parameter_gradients.outer, self.dtype, **self._constants, **tile.constants)(
             (blocks, jobs), tile.threads, x.reshape(-1), *arrays, cell.ratio, *steps.place, steps.count, states.shape[1], n, m,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 
-from pitsolve.backends.cuda import gated
+import numpy as np
+
+from pitsolve.backends.cuda import arrays, gated
 from pitsolve.backends.cuda.gated_adjoint import GatedAdjoint
 from pitsolve.backends.cuda.gated_weights import Weights
 from pitsolve.backends.cuda.gated_windows import GatedWindows
@@ -40,7 +42,7 @@ class GatedModel:
 
     def carry(self, state):
         """A copy of a state (B, S), which :meth:`propagate` carries along."""
-        raise NotImplementedError
+        return arrays.copy(state)
 
     def state(self, carry):
         """The inverse of :meth:`carry`."""
@@ -52,7 +54,11 @@ class GatedModel:
 
     def propagate(self, x, carry, states, begin, end, start, stop, source=None) -> None:
         """h_t = f(h_{t-1}, x_t) + g_t into ``states`` for begin <= t < end, one after the other; ``source`` is g or None."""
-        raise NotImplementedError
+        rows = np.arange(x.shape[0])
+        first = np.maximum(start, begin)
+        last = np.maximum(np.minimum(stop, end), first)
+        if (first < last).any():
+            self.windows.advance(x, states, carry, rows, first, last, source, carry, whole=True)
 
     def linearise(self, order, x, states, previous, begin, end, start, stop) -> tuple:
         """f(h_{t-1}, x_t) - h_t (B, L, S) and its Jacobian: none, diagonal (B, L, S) or blocks (B, L, k, m, m)."""
