@@ -5,7 +5,7 @@ import pytest
 import reference
 
 import pitsolve as ps
-from pitsolve.backends.cuda import gated_adjoint, windows_adjoint
+from pitsolve.backends.cuda import gated_adjoint
 from pitsolve.backends.cuda.gated_model import GatedModel
 from pitsolve.backends.cuda.launch import device
 
@@ -32,6 +32,7 @@ def small_blocks(monkeypatch, request):
     """Few threads and few weights a thread, so that tiny cells take the ways of large ones."""
     name = request.node.callspec.params.get("name", "") if hasattr(request.node, "callspec") else ""
     monkeypatch.setattr(gated_adjoint, "_THREADS", 32)
+    monkeypatch.setattr(gated_adjoint, "_STREAMED_THREADS", 32)
     if name == "two slices":
         monkeypatch.setattr("pitsolve.backends.cuda.tiles._REGISTERS", 24)
     if name.startswith("wide"):

@@ -167,7 +167,7 @@ def pull(rows, states, previous, weight, ratio, before, after, row_origin, origi
                 small = True
                 for a in range(PARTS):
                     small = small and abs(c[a]) <= tolerance
-                if not cuda.syncthreads_or(unfinished and not small):
+                if not cuda.syncthreads_or(np.int32(1 if unfinished and not small else 0)):
                     for a in range(PARTS):
                         c[a] = REAL(0) if unfinished else c[a]
                     break

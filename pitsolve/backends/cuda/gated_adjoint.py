@@ -9,15 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pitsolve.backends.cuda import back_substitution, parameter_gradients, preactivations
+from pitsolve.backends.cuda import back_substitution, parameter_gradients, preactivations, streamed_substitution
 from pitsolve.backends.cuda.back_substitution import CARRY, CHANGE, LAMBDA
 from pitsolve.backends.cuda.gated_weights import Weights
 from pitsolve.backends.cuda.launch import blocks_for, device, specialise
-from pitsolve.backends.cuda.tiles import back_tile, outer_tile, product_tile
+from pitsolve.backends.cuda.tiles import back_tile, outer_tile, product_tile, streamed_tile
 from pitsolve.backends.cuda.workspace import Workspace
 from pitsolve.cells.base import GatedCell, Parameters
 
 _THREADS = 256
+_STREAMED_THREADS = 1024
 _BLOCKS = 528  # blocks at once that fill a large card; a constant, so that no sum depends on the card
 _LONGEST_SPAN = 4096  # steps whose sum a block takes in the working precision
 
@@ -87,16 +88,24 @@ class GatedAdjoint:
     def pull(self, rows, steps: Steps, states, previous, before, after, windows, number, starts, out, ends, keep: int,
              tol: float | None = None) -> None:
         """Backward through windows (row, first, last), from the rows ``number`` of ``starts`` to those of ``ends``."""
-        back, cell = self._back, self.cell
-        row, first, last = (device().indices(values) for values in windows)
+        cell = self.cell
         sources = (before is not None) + (after is not None)
-        kernel = specialise(back_substitution.pull, self.dtype, back.bounds, **self._constants, **back.constants, KEEP=keep,
-                            BEFORE=before is not None, AFTER=after is not None, STOPPING=tol is not None,
-                            INCOMING=self.rows_of_unit + (1 + sources) * cell.PARTS)
-        kernel(min(blocks_for(row.size, back.seats), 4 * _BLOCKS), back.threads, rows, states.reshape(-1), previous.reshape(-1),
-               self._back_weights, cell.ratio, (states if before is None else before).reshape(-1),
-               (states if after is None else after).reshape(-1), *steps.place, states.shape[1], row, first, last,
-               device().indices(number), row.size, starts.reshape(-1), out.reshape(-1), ends.reshape(-1), float(tol or 0.0))
+        constants = {**self._constants, "KEEP": keep, "BEFORE": before is not None, "AFTER": after is not None,
+                     "STOPPING": tol is not None, "INCOMING": self.rows_of_unit + (1 + sources) * cell.PARTS}
+        row, first, last = (device().indices(values) for values in windows)
+        arguments = (cell.ratio, *((states if source is None else source).reshape(-1) for source in (before, after)),
+                     *steps.place, states.shape[1], row, first, last, device().indices(number), row.size, starts.reshape(-1),
+                     out.reshape(-1), ends.reshape(-1), float(tol or 0.0))
+        tile = self._back or streamed_tile(cell, _STREAMED_THREADS)
+        blocks = min(blocks_for(row.size, tile.seats), 4 * _BLOCKS)
+        given = (rows, states.reshape(-1), previous.reshape(-1))
+        if self._back:
+            specialise(back_substitution.pull, self.dtype, (tile.threads, 1), **constants, **tile.constants)(
+                blocks, tile.threads, *given, self._back_weights, *arguments)
+        else:
+            slopes = self.work.take("slopes", blocks * tile.seats * cell.GATES * cell.hidden_size)
+            specialise(streamed_substitution.pull, self.dtype, (tile.threads, 1), **constants, **tile.constants)(
+                blocks, tile.threads, *given, self.weights.hidden, *arguments, slopes)
 
     def add(self, totals, rows, steps: Steps, x, states, previous, adjoint, start, stop) -> None:
         """Add the parameter gradients of all steps to ``totals`` and write their dL/dx."""

@@ -14,7 +14,6 @@ from pitsolve.backends.cuda.intrinsics import load4
 from pitsolve.backends.cuda.launch import cuda
 from pitsolve.backends.cuda.preactivations import (
     DEPTH,
-    FOURS,
     GATES,
     GROUPS,
     PARTS,
@@ -212,7 +211,6 @@ def pull_inputs(states, previous, rows, adjoint, by_input, ratio, row_origin, or
     row = cuda.shared.array(TILE, np.int32)
     time = cuda.shared.array(TILE, np.int32)
     sums = cuda.local.array(STEPS, REAL)
-    four = cuda.local.array(FOURS, REAL)
     p = cuda.local.array(GATES, REAL)
     u = cuda.local.array(GATES, REAL)
     s = cuda.local.array(PARTS, REAL)
@@ -246,13 +244,14 @@ def pull_inputs(states, previous, rows, adjoint, by_input, ratio, row_origin, or
                     values[at + k] = REAL(0)
         cuda.syncthreads()
         for k in range(0, DEPTH, 4):
+            at = k * UNITS + lane
+            w0, w1, w2, w3 = weights[at], weights[at + UNITS], weights[at + 2 * UNITS], weights[at + 3 * UNITS]
             for q in range(STEPS):
                 v4 = load4(values, (q * GROUPS + group) * PITCH + k)
-                four[4 * q], four[4 * q + 1], four[4 * q + 2], four[4 * q + 3] = v4[0], v4[1], v4[2], v4[3]
-            for e in range(4):
-                weight = weights[(k + e) * UNITS + lane]
-                for q in range(STEPS):
-                    sums[q] += weight * four[4 * q + e]
+                sums[q] += w0 * v4[0]
+                sums[q] += w1 * v4[1]
+                sums[q] += w2 * v4[2]
+                sums[q] += w3 * v4[3]
     if first_input + lane < m:
         for q in range(STEPS):
             step = q * GROUPS + group

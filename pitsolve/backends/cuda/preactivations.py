@@ -27,7 +27,7 @@ TILE = constant("TILE")  # STEPS GROUPS: steps of a tile
 DEPTH = constant("DEPTH")  # columns of the weights in shared memory at a time, a multiple of four
 PITCH = constant("PITCH")  # numbers from one step to the next in shared memory: four more, for the banks
 SUMS = constant("SUMS")  # STEPS ROWS
-FOURS = constant("FOURS")  # 4 STEPS
+HELD = constant("HELD")  # 4 GATES
 VALUES = constant("VALUES")  # TILE PITCH
 WEIGHTS = constant("WEIGHTS")  # DEPTH GATES UNITS
 
@@ -65,17 +65,19 @@ def read_gates(rows, at, n, p, u):
 
 
 @inline
-def multiply(weights, values, unit, group, skipped, four, total):
+def multiply(weights, values, unit, group, skipped, held, total):
     """total[step, row] += values[step, k] weights[k, gate, unit] for all k in shared memory."""
     for k in range(0, DEPTH, 4):
+        for e in range(4 * GATES):
+            held[e] = weights[(k * GATES + e) * UNITS + unit]
         for q in range(STEPS):
             v = load4(values, (q * GROUPS + group) * PITCH + k)
-            four[4 * q], four[4 * q + 1], four[4 * q + 2], four[4 * q + 3] = v[0], v[1], v[2], v[3]
-        for e in range(4):
             for g in range(GATES):
-                weight = weights[((k + e) * GATES + g) * UNITS + unit]
-                for q in range(STEPS):
-                    total[q * ROWS + (g if g < SUMMED else g + skipped)] += weight * four[4 * q + e]
+                r = g if g < SUMMED else g + skipped
+                total[q * ROWS + r] += held[g] * v[0]
+                total[q * ROWS + r] += held[GATES + g] * v[1]
+                total[q * ROWS + r] += held[2 * GATES + g] * v[2]
+                total[q * ROWS + r] += held[3 * GATES + g] * v[3]
 
 
 @kernel
@@ -93,7 +95,7 @@ def preactivate(x, states, previous, by_input, by_state, input_bias, hidden_bias
     row = cuda.shared.array(TILE, np.int32)
     time = cuda.shared.array(TILE, np.int32)
     total = cuda.local.array(SUMS, REAL)
-    four = cuda.local.array(FOURS, REAL)
+    held = cuda.local.array(HELD, REAL)
     thread = cuda.threadIdx.x
     unit, group = thread % UNITS, thread // UNITS
     first_unit = cuda.blockIdx.y * UNITS
@@ -125,7 +127,7 @@ def preactivate(x, states, previous, by_input, by_state, input_bias, hidden_bias
                 value = state_before(states, previous, row[s], time[s], begin, steps, size, k)
             values[s * PITCH + e % DEPTH] = value
         cuda.syncthreads()
-        multiply(weights, values, unit, group, 0, four, total)
+        multiply(weights, values, unit, group, 0, held, total)
     for first in range(0, m, DEPTH):
         cuda.syncthreads()
         for e in range(thread, WEIGHTS, THREADS):
@@ -139,7 +141,7 @@ def preactivate(x, states, previous, by_input, by_state, input_bias, hidden_bias
                 value = x[(np.int64(row[s]) * steps + time[s]) * m + k]
             values[s * PITCH + e % DEPTH] = value
         cuda.syncthreads()
-        multiply(weights, values, unit, group, GATES - SUMMED, four, total)
+        multiply(weights, values, unit, group, GATES - SUMMED, held, total)
     if first_unit + unit < n:
         for q in range(STEPS):
             s = first_step + q * GROUPS + group

@@ -37,7 +37,7 @@ def product_tile(dtype: np.dtype, outputs: int, depth: int, gates: int, bundled:
     groups = threads // units
     tile = steps * groups
     return {"THREADS": threads, "UNITS": units, "STEPS": steps, "GROUPS": groups, "TILE": tile, "DEPTH": deep,
-            "PITCH": deep + 4, "FOURS": 4 * steps, "VALUES": tile * (deep + 4), "WEIGHTS": deep * gates * units,
+            "PITCH": deep + 4, "HELD": 4 * gates, "VALUES": tile * (deep + 4), "WEIGHTS": deep * gates * units,
             "BUNDLE": deep // bundled}
 
 
@@ -109,14 +109,16 @@ def outer_tile(cell: GatedCell, dtype: np.dtype, threads: int) -> OuterTile:
 
 @dataclass(frozen=True)
 class BackTile:
-    """How the threads of the backward kernel share a window: see ``back_substitution.pull``."""
+    """How the threads of a block share windows: see ``back_substitution.pull``."""
 
     cell: GatedCell
     constants: dict[str, int]
     threads: int
-    seats: int
-    resident: bool  # whether the weights fit the registers
-    bounds: tuple[int, int] | None = None
+
+    @property
+    def seats(self) -> int:
+        """Windows that a block takes at a time."""
+        return self.constants["SEATS"]
 
     def pack(self, weight_hh: np.ndarray) -> np.ndarray:
         """(GATES SHARE, n, SLICES): what each thread holds of W_hh^T, zeros beyond the units of a head."""
@@ -129,8 +131,8 @@ class BackTile:
         return runs.transpose(0, 2, 4, 1, 5, 3)
 
 
-def back_tile(cell: GatedCell, dtype: np.dtype) -> BackTile:
-    """As many threads a unit as its weights need."""
+def back_tile(cell: GatedCell, dtype: np.dtype) -> BackTile | None:
+    """As many threads a unit as its weights need; None if they do not fit the registers."""
     n, words = cell.hidden_size, dtype.itemsize // 4
     columns = n // cell.heads
     run = 4 if columns > 2 else 1
@@ -140,9 +142,18 @@ def back_tile(cell: GatedCell, dtype: np.dtype) -> BackTile:
     share = round_up(columns, run * slices) // slices
     seats = max(1, 32 // (n * slices))
     threads = round_up(n * slices * seats, 32)
-    resident = threads <= 1024 and threads * (cell.GATES * share * words + _OTHERS) <= _ALL_REGISTERS
     width = share * slices * cell.heads
     constants = {"SIZE": n, "COLUMNS": columns, "SLICES": slices, "SEATS": seats, "WARP_ONLY": threads == 32, "SHARE": share,
                  "RUN": run, "PADDED": share * slices, "WIDTH": width, "OWN": cell.GATES * share,
                  "BOARD": 2 * seats * cell.GATES * width}
-    return BackTile(cell, constants, threads, seats, resident)
+    fits = threads <= 1024 and threads * (cell.GATES * share * words + _OTHERS) <= _ALL_REGISTERS
+    return BackTile(cell, constants, threads) if fits else None
+
+
+def streamed_tile(cell: GatedCell, threads: int) -> BackTile:
+    """The same for weights in memory: see ``streamed_substitution.pull``."""
+    n = cell.hidden_size
+    units, seats = min(threads // 4, power_of_two(n)), 4
+    constants = {"SIZE": n, "COLUMNS": n // cell.heads, "SEATS": seats, "THREADS": threads, "UNITS": units,
+                 "TEAMS": threads // units, "SHARES": seats * threads}
+    return BackTile(cell, constants, threads)
