@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pitsolve.backends.cuda.gated import BLOCKS, DIAGONAL, PARTIALS, VALUE
 from pitsolve.backends.cuda.intrinsics import load4
 from pitsolve.backends.cuda.launch import blocks_for, cuda, device, specialise
 from pitsolve.compile import constant, inline, kernel
@@ -34,20 +35,18 @@ FACTORS = constant("FACTORS")  # numbers in shared memory: du and ds of every st
 VECTOR = constant("VECTOR")  # columns read at once: 4, or 1 where a head has no multiple of 4 units
 gates = constant("gates")
 
-VALUE, DIAGONAL, BLOCKS, PARTIALS = 0, 1, 2, 3
-_THREADS = 128
-_SHARED_BYTES = 48 << 10
+THREADS = 128
 
 
 @kernel
-def linearise(drive, weight, matrix, bias, ratio, states, previous, defect, jacobian, dp, du, ds, begin, length, steps, start,
-              stop):
+def linearise_slab(drive, weight, matrix, bias, ratio, states, previous, defect, jacobian, dp, du, ds, begin, length, steps,
+                   start, stop):
     """f(h_{t-1}, x_t) - h_t and derivatives; the mapping of threads is that of the module.
 
-    ``weight`` (GATES, COLUMNS, N) has the weights of neighbouring units side by side. ``matrix`` is (GATES, N, COLUMNS) for the
+    ``weight`` (COLUMNS, GATES, N) has the weights of neighbouring units side by side. ``matrix`` is (GATES, N, COLUMNS) for the
     blocks and (GATES, N), of the elements W_k[i, i], for the diagonal.
     """
-    factors = cuda.shared.array(FACTORS, REAL)
+    factors = cuda.shared.array(FACTORS, REAL)  # du of every gate and ds, of every step and unit of the block
     chunks = np.uint32((length + STEPS * STRANDS - 1) // (STEPS * STRANDS))
     b = np.int64(np.uint32(cuda.blockIdx.x) // chunks)
     chunk = np.int64(np.uint32(cuda.blockIdx.x) - np.uint32(b) * chunks)
@@ -105,10 +104,10 @@ def add_products(weight, h, at, u, r, j, i):
         values = load4(h, at)
         for v in range(4):
             for k in range(GATES):
-                u[r * GATES + k] += weight[(k * COLUMNS + j + v) * N + i] * values[v]
+                u[r * GATES + k] += weight[((j + v) * GATES + k) * N + i] * values[v]
     else:
         for k in range(GATES):
-            u[r * GATES + k] += weight[(k * COLUMNS + j) * N + i] * h[at]
+            u[r * GATES + k] += weight[(j * GATES + k) * N + i] * h[at]
 
 
 @inline
@@ -183,39 +182,51 @@ def write_blocks(matrix, factors, jacobian, b, from_step, first, last, begin, le
                                                        else REAL(0))
 
 
-class Recurrence:
-    """The recurrent weights of a gated cell on the device, in the layouts that the kernels read, and their launch."""
+def linearise(model, order: int, x, states, previous, begin: int, end: int, start: np.ndarray, stop: np.ndarray) -> tuple:
+    """f(h_{t-1}, x_t) - h_t (B, L, S) and its Jacobian: none, diagonal (B, L, S) or blocks (B, L, k, m, m)."""
+    batch, length = x.shape[0], end - begin
+    heads, m = model.cell.blocks
+    shape = {VALUE: (1, 1, 1), DIAGONAL: (batch, length, model.cell.state_size), BLOCKS: (batch, length, heads, m, m)}[order]
+    jacobian = model.work.take(f"jacobian{order}", *shape)
+    return _launch(model, order, x, states, previous, begin, end, start, stop, jacobian, ()), jacobian
 
-    def __init__(self, cell, weight_hh: np.ndarray, bias_hh: np.ndarray):
-        self._cell = cell
-        n, heads = cell.hidden_size, cell.heads
-        columns = n // heads
-        by_gate = weight_hh.reshape(cell.GATES, n, columns)
-        self.dtype = weight_hh.dtype
-        self._weight = device().upload(by_gate.transpose(0, 2, 1)).reshape(-1)
-        self._rows = device().upload(by_gate).reshape(-1)
-        self._diagonal = device().upload(by_gate[:, np.arange(n), np.arange(n) % columns]).reshape(-1)
-        self._bias = device().upload(bias_hh)
-        units = min(n, _THREADS)
-        strands = max(1, _THREADS // units)
-        self._threads = units, strands
-        self._constants = {
-            "GATES": cell.GATES, "PARTS": cell.PARTS, "PARTS_GATES": cell.PARTS * cell.GATES, "PARTS_PARTS": cell.PARTS**2,
-            "N": n, "COLUMNS": columns, "UNITS": units, "STRANDS": strands, "SPREAD": max(1, units * strands // (units * columns)),
-            "VECTOR": 4 if columns % 4 == 0 else 1, "gates": cell.gates if cell.ratio == 1 else cell.coarse_gates}
 
-    def linearise(self, order: int, drive, states, previous, defect, jacobian, partials, begin: int, length: int, start,
-                  stop) -> None:
-        """Fill the defect of a slab and what else ``order`` asks for; ``partials`` are dp, du and ds, or empty."""
-        cell = self._cell
-        units, strands = self._threads
-        factors = (cell.PARTS * cell.GATES + cell.PARTS**2) * units * strands * self.dtype.itemsize  # of one step a thread
-        steps = 4 if cell.PARTS == 1 or self.dtype == np.float32 else 2  # more would not fit the registers
-        constants = {**self._constants, "ORDER": order, "STEPS": steps, "SUMS": steps * cell.GATES,
-                     "FACTORS": steps * factors // self.dtype.itemsize if order == BLOCKS else 1}
-        dp, du, ds = partials or (defect, defect, defect)
-        flat = [array.reshape(-1) for array in (states, previous, defect, jacobian, dp, du, ds)]
-        specialise(linearise, self.dtype, **constants)(
-            (states.shape[0] * blocks_for(length, steps * strands), blocks_for(cell.hidden_size, units)), self._threads,
-            drive.reshape(-1), self._weight, self._diagonal if order == DIAGONAL else self._rows, self._bias, float(cell.ratio), *flat,
-            begin, length, states.shape[1], device().indices(start), device().indices(stop))
+def partials(model, x, states, previous, begin: int, end: int, start: np.ndarray, stop: np.ndarray) -> tuple:
+    """Derivatives of every gate at every t of the slab: dp and du (B, L, PARTS, GATES, n), ds (B, L, PARTS, PARTS, n)."""
+    cell, rows = model.cell, (x.shape[0], end - begin)
+    dp = model.work.take("dp", *rows, cell.PARTS, cell.GATES, cell.hidden_size)
+    du = model.work.take("du", *rows, cell.PARTS, cell.GATES, cell.hidden_size)
+    ds = model.work.take("ds", *rows, cell.PARTS, cell.PARTS, cell.hidden_size)
+    _launch(model, PARTIALS, x, states, previous, begin, end, start, stop, dp, (dp, du, ds))
+    return dp, du, ds
+
+
+def _launch(model, order, x, states, previous, begin, end, start, stop, jacobian, derivatives):
+    cell, weights, length = model.cell, model.weights, end - begin
+    n, columns = cell.hidden_size, weights.columns
+    drive = model.project(x, begin, end, start, stop)
+    defect = model.work.take("defect", x.shape[0], length, cell.state_size)
+    units = min(n, THREADS)
+    strands = max(1, THREADS // units)
+    steps = 4 if cell.PARTS == 1 or model.dtype == np.float32 else 2  # more would not fit the registers
+    of_step = cell.PARTS * (cell.GATES + cell.PARTS) * units * strands
+    matrix = _diagonal(weights) if order == DIAGONAL else weights.hidden
+    dp, du, ds = derivatives or (defect, defect, defect)
+    flat = (array.reshape(-1) for array in (states, previous, defect, jacobian, dp, du, ds))
+    specialise(linearise_slab, model.dtype, **weights.constants, ORDER=order, PARTS_GATES=cell.PARTS * cell.GATES,
+               PARTS_PARTS=cell.PARTS**2, N=n, COLUMNS=columns, UNITS=units, STRANDS=strands, STEPS=steps,
+               SUMS=steps * cell.GATES, SPREAD=max(1, strands // columns), FACTORS=steps * of_step if order == BLOCKS else 1,
+               VECTOR=4 if columns % 4 == 0 else 1)(
+        (x.shape[0] * blocks_for(length, steps * strands), blocks_for(n, units)), (units, strands),
+        drive.reshape(-1), weights.hidden_transposed, matrix, weights.hidden_bias, float(cell.ratio), *flat, begin, length,
+        x.shape[1], device().indices(start), device().indices(stop))
+    return defect
+
+
+def _diagonal(weights):
+    """W_k[i, i] of every gate k and unit i."""
+    if "hidden_diagonal" not in vars(weights):
+        n, columns = weights.cell.hidden_size, weights.columns
+        by_gate = weights.host["weight_hh"].reshape(weights.cell.GATES, n, columns)
+        weights.hidden_diagonal = weights.upload(by_gate[:, np.arange(n), np.arange(n) % columns])
+    return weights.hidden_diagonal

@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 
-from pitsolve.backends.cuda import arrays, gated
+from pitsolve.backends.cuda import arrays, gated, gated_linearise
 from pitsolve.backends.cuda.gated_weights import Weights
 from pitsolve.backends.cuda.gated_windows import GatedWindows
 from pitsolve.backends.cuda.workspace import Workspace
@@ -57,7 +57,7 @@ class GatedModel:
 
     def linearise(self, order, x, states, previous, begin, end, start, stop) -> tuple:
         """f(h_{t-1}, x_t) - h_t (B, L, S) and its Jacobian: none, diagonal (B, L, S) or blocks (B, L, k, m, m)."""
-        raise NotImplementedError
+        return gated_linearise.linearise(self, order, x, states, previous, begin, end, start, stop)
 
     def totals(self, dx) -> dict:
         """Empty sums for the parameter gradients, and the array that receives dL/dx."""
@@ -65,7 +65,7 @@ class GatedModel:
 
     def partials(self, x, states, previous, begin, end, start, stop) -> tuple:
         """Derivatives of every gate at every t of the slab with respect to p, u and the parts of the state."""
-        raise NotImplementedError
+        return gated_linearise.partials(self, x, states, previous, begin, end, start, stop)
 
     def backward(self, partials, dstates, carry, adjoint, begin, start, stop) -> None:
         """lambda_t = dL/dh_t + J_{t+1}^T lambda_{t+1} into ``adjoint``, one step after the other."""
