@@ -3,6 +3,20 @@
 import numpy as np
 
 
+def load(array, index):
+    """One number."""
+    if index < 0:
+        raise IndexError(f"index {index} is negative")
+    return array[index]
+
+
+def store(array, index, value):
+    """One number."""
+    if index < 0:
+        raise IndexError(f"index {index} is negative")
+    array[index] = value
+
+
 def load4(array, index):
     """Four neighbours; the address must be a multiple of 16 bytes, as on the card."""
     _aligned(array, index)
