@@ -1,11 +1,14 @@
-"""What the CUDA simulator lacks: exchange between the threads of a warp, made of block barriers.
+"""What the CUDA simulator lacks: aligned shared arrays; exchange between the threads of a warp, made of block barriers.
 
 Valid where every thread of a block reaches every call, which is the rule for kernels here.
 """
 
+import sys
 import threading
 
-from numba.cuda.simulator.kernelapi import FakeCUDAModule
+import numpy as np
+from numba.cuda.simulator.kernelapi import FakeCUDAModule, FakeCUDAShared
+from numba.np.numpy_support import as_dtype
 
 
 def _exchange(value):
@@ -36,8 +39,16 @@ def _of_warp(value):
     return [passed[first + lane] for lane in range(32) if first + lane in passed]
 
 
+def _shared_array(self, shape, dtype, alignment=None):
+    """A shared array, known by the line that declares it, as in the simulator, which refuses ``alignment``."""
+    caller = sys._getframe(1)
+    place = caller.f_code.co_filename, caller.f_lineno
+    return self._allocations.setdefault(place, np.empty(shape, as_dtype(dtype)))
+
+
 def install():
-    """Add the warp primitives to the simulator."""
+    """Add the warp primitives and aligned shared arrays to the simulator."""
+    FakeCUDAShared.array = _shared_array
     FakeCUDAModule.shfl_sync = _shuffle(lambda lane, source: source)
     FakeCUDAModule.shfl_up_sync = _shuffle(lambda lane, distance: lane - distance)
     FakeCUDAModule.shfl_down_sync = _shuffle(lambda lane, distance: lane + distance)
