@@ -6,8 +6,12 @@ import functools
 
 import numpy as np
 
+<<<<<<< HEAD
 from pitsolve.backends.cuda import arrays, gated
 from pitsolve.backends.cuda.gated_adjoint import GatedAdjoint
+=======
+from pitsolve.backends.cuda import arrays, gated, gated_linearise
+>>>>>>> newton
 from pitsolve.backends.cuda.gated_weights import Weights
 from pitsolve.backends.cuda.gated_windows import GatedWindows
 from pitsolve.backends.cuda.launch import blocks_for, device, specialise
@@ -74,15 +78,20 @@ class GatedModel:
 
     def linearise(self, order, x, states, previous, begin, end, start, stop) -> tuple:
         """f(h_{t-1}, x_t) - h_t (B, L, S) and its Jacobian: none, diagonal (B, L, S) or blocks (B, L, k, m, m)."""
-        raise NotImplementedError
+        return gated_linearise.linearise(self, order, x, states, previous, begin, end, start, stop)
 
     def totals(self, dx) -> dict:
         """Empty sums for the parameter gradients, and the array that receives dL/dx."""
         return self._adjoint.totals(dx)
 
     def partials(self, x, states, previous, begin, end, start, stop) -> tuple:
+<<<<<<< HEAD
         """What the derivatives of every gate at every t of the slab are evaluated from."""
         return self._adjoint.partials(x, states, previous, begin, end, start, stop)
+=======
+        """Derivatives of every gate at every t of the slab with respect to p, u and the parts of the state."""
+        return gated_linearise.partials(self, x, states, previous, begin, end, start, stop)
+>>>>>>> newton
 
     def backward(self, partials, dstates, carry, adjoint, begin, start, stop) -> None:
         """lambda_t = dL/dh_t + J_{t+1}^T lambda_{t+1} into ``adjoint``, one step after the other."""
