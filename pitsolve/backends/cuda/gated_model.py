@@ -6,12 +6,8 @@ import functools
 
 import numpy as np
 
-<<<<<<< HEAD
-from pitsolve.backends.cuda import arrays, gated
-from pitsolve.backends.cuda.gated_adjoint import GatedAdjoint
-=======
 from pitsolve.backends.cuda import arrays, gated, gated_linearise
->>>>>>> newton
+from pitsolve.backends.cuda.gated_adjoint import GatedAdjoint
 from pitsolve.backends.cuda.gated_weights import Weights
 from pitsolve.backends.cuda.gated_windows import GatedWindows
 from pitsolve.backends.cuda.launch import blocks_for, device, specialise
@@ -85,13 +81,8 @@ class GatedModel:
         return self._adjoint.totals(dx)
 
     def partials(self, x, states, previous, begin, end, start, stop) -> tuple:
-<<<<<<< HEAD
         """What the derivatives of every gate at every t of the slab are evaluated from."""
         return self._adjoint.partials(x, states, previous, begin, end, start, stop)
-=======
-        """Derivatives of every gate at every t of the slab with respect to p, u and the parts of the state."""
-        return gated_linearise.partials(self, x, states, previous, begin, end, start, stop)
->>>>>>> newton
 
     def backward(self, partials, dstates, carry, adjoint, begin, start, stop) -> None:
         """lambda_t = dL/dh_t + J_{t+1}^T lambda_{t+1} into ``adjoint``, one step after the other."""
