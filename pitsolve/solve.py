@@ -248,9 +248,9 @@ def _solution(problem, states, outcome, status, batched, method, place, tol, len
     steps = np.array(outcome.steps).reshape(len(outcome.steps), problem.stop.size)
     one = slice(None) if batched else 0
     return Solution(
-        states=place.give(unbatched(states, batched)), method=method, backend=place.name, status=status, converged=converged[one],
-        iterations=outcome.iterations[one], residual=outcome.residual[one], residuals=np.array(outcome.residuals)[:, one],
-        steps=steps[:, one], resumed_at=outcome.first[one], tol=tol,
+        states=place.give(unbatched(states, batched)), method=method, backend=place.name, status=status,
+        converged=converged[one], iterations=outcome.iterations[one], residual=outcome.residual[one],
+        residuals=np.array(outcome.residuals)[:, one], steps=steps[:, one], resumed_at=outcome.first[one], tol=tol,
         lengths=None if lengths is None else problem.stop.copy(),
         work=Work(tuple(outcome.stages), loop_stage(problem.stop), outcome.levels))
 

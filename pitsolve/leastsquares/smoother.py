@@ -15,8 +15,8 @@ from pitsolve.leastsquares.schwarz import schwarz_lstsq
 from pitsolve.leastsquares.smoothing import Smoothing, SmoothingStatus
 from pitsolve.methods.problem import Problem
 from pitsolve.methods.sequential import sequential
-from pitsolve.solution import ConvergenceError
 from pitsolve.place import placed
+from pitsolve.solution import ConvergenceError
 from pitsolve.solve import ON_FAILURE, prepare
 
 _MAX_MEMORY = 32 << 20  # bytes of scratch while linearising
