@@ -1,4 +1,4 @@
-"""Checks of what layers on images receive: batches, gradients and parameters of the right shapes and one dtype."""
+"""Checks of what layers receive: batches, gradients and parameters of the right shapes and one dtype."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pitsolve import check
 from pitsolve.cells.base import Parameters
 from pitsolve.networks.layer import Layer
 
-Sizes = tuple[int | None, ...]  # of one image; None for any size
+Sizes = tuple[int | None, ...]  # of one image, or of one vector; None for any size
 
 
 def batch(layer: Layer, p: Parameters, x: object, sizes: Sizes) -> np.ndarray:
-    """A batch of images, contiguous, that fits the layer and its parameters."""
+    """A batch, contiguous, that fits the layer and its parameters."""
     if not isinstance(x, np.ndarray) or x.dtype not in (np.float32, np.float64):
         raise TypeError(f"x must be an array of float32 or float64 for {layer}, got {check.describe(x)}")
-    if x.ndim != 4 or not _fit(sizes, x.shape[1:]):
+    if not x.ndim or not _fit(sizes, x.shape[1:]):
         raise ValueError(f"x must have shape (B, {_named(sizes)}) for {layer}, got {x.shape}")
     if x.size == 0:
         raise ValueError(f"x must not be empty, got shape {x.shape}")
@@ -60,4 +60,4 @@ def _fit(sizes: Sizes, shape: tuple[int, ...]) -> bool:
 
 
 def _named(sizes: Sizes) -> str:
-    return ", ".join(name if size is None else str(size) for name, size in zip("HWC", sizes, strict=True))
+    return ", ".join(name if size is None else str(size) for name, size in zip("HWC"[-len(sizes):], sizes, strict=True))

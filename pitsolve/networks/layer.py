@@ -85,7 +85,14 @@ class Composite(Layer):
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {part.names[own]: shape for part in self.bound for own, shape in part.layer.shapes.items()}
+        found = {}
+        for part in self.bound:
+            for own, shape in part.layer.shapes.items():
+                if part.names[own] in found:
+                    raise ValueError(f"two parts of {type(self).__name__} have a parameter {part.names[own]!r}; give the parts "
+                                     "different names")
+                found[part.names[own]] = shape
+        return found
 
     @cached_property
     def statistics(self) -> tuple[str, ...]:
