@@ -10,6 +10,8 @@ from pitsolve.networks.layer import Layer
 
 Sizes = tuple[int | None, ...]  # of one image, or of one vector; None for any size
 
+_PLAIN = "CAWE"  # what kernels are compiled for; a copy of what cannot be written to costs less than another compilation
+
 
 def batch(layer: Layer, p: Parameters, x: object, sizes: Sizes) -> np.ndarray:
     """A batch, contiguous, that fits the layer and its parameters."""
@@ -26,7 +28,7 @@ def batch(layer: Layer, p: Parameters, x: object, sizes: Sizes) -> np.ndarray:
             check.shape(f"params[{name!r}]", p[name], shape, f"for {layer}")
         if p[name].dtype != x.dtype:
             check.same_dtype({"x": x, f"params[{name!r}]": p[name]})
-    return np.ascontiguousarray(x)
+    return np.require(x, requirements=_PLAIN)
 
 
 def output_gradient(layer: Layer, dy: object, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -34,7 +36,7 @@ def output_gradient(layer: Layer, dy: object, shape: tuple[int, ...], dtype: np.
     if not isinstance(dy, np.ndarray) or dy.dtype != dtype:
         raise TypeError(f"dy must be an array of {dtype}, as x was, got {check.describe(dy)}")
     check.shape("dy", dy, shape, f"as the output of {layer}")
-    return np.ascontiguousarray(dy)
+    return np.require(dy, requirements=_PLAIN)
 
 
 def several_values(layer: Layer, shape: tuple[int, ...]) -> None:

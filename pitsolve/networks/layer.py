@@ -77,7 +77,13 @@ class Composite(Layer):
     @staticmethod
     def _bind(parts: tuple[tuple[str, Layer], ...]) -> tuple[_Part, ...]:
         """The parts with the names of their parameters."""
-        return tuple(_Part(layer, {own: f"{name}.{own}" if name else own for own in layer.shapes}) for name, layer in parts)
+        bound = tuple(_Part(layer, {own: f"{name}.{own}" if name else own for own in layer.shapes}) for name, layer in parts)
+        seen = set()
+        for name in (full for part in bound for full in part.names.values()):
+            if name in seen:
+                raise ValueError(f"two parts have a parameter {name!r}; give them different names")
+            seen.add(name)
+        return bound
 
     @cached_property
     def bound(self) -> tuple[_Part, ...]:
@@ -85,14 +91,7 @@ class Composite(Layer):
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        found = {}
-        for part in self.bound:
-            for own, shape in part.layer.shapes.items():
-                if part.names[own] in found:
-                    raise ValueError(f"two parts of {type(self).__name__} have a parameter {part.names[own]!r}; give the parts "
-                                     "different names")
-                found[part.names[own]] = shape
-        return found
+        return {part.names[own]: shape for part in self.bound for own, shape in part.layer.shapes.items()}
 
     @cached_property
     def statistics(self) -> tuple[str, ...]:
