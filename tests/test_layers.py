@@ -232,9 +232,10 @@ def test_parameters_and_gradients_that_do_not_fit_are_refused():
     (lambda: ps.networks.Unrolled(ps.cells.GRU(2, 3), first=-1, steps=2), "first"),
     (lambda: ps.networks.Unrolled(ps.cells.GRU(2, 3), first=0, steps=0), "steps"),
     (lambda: Sequence((("a", Dense(3, 4)), ("a", Dense(4, 3)))).init(seed=5), "two parts have a parameter 'a.weight'"),
+    (lambda: Sequence((("a", 5),)).init(seed=5), "part 'a' must be a layer, got int"),
     (lambda: Convolution(3, 4).output_shape((8, 8, 5)), r"\(H, W, 3\)"),
     (lambda: ps.networks.Bottleneck(12, 3).output_shape((12,)), r"\(H, W, 12\)"),
 ])
 def test_descriptions_that_make_no_sense_are_refused(make, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         make()

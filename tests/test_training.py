@@ -82,6 +82,14 @@ def test_sgd_without_momentum_has_no_state():
     assert params["w"] == 0.5 and params["w"].dtype == np.float32 and state == {}
 
 
+def test_the_seed_need_not_be_stated():
+    net = network()
+    stated, default = (fit(net, net.init(5), data(), optimizer=SGD(0.1), epochs=2, batch_size=8, validation=data(5),
+                           **options)
+                       for options in ({"seed": 0}, {}))
+    assert_same(default, stated)
+
+
 def test_a_run_goes_on_after_any_epoch_bit_for_bit(tmp_path):
     net, file = network(), tmp_path / "run.checkpoint"
     params = net.init(5)

@@ -77,6 +77,9 @@ class Composite(Layer):
     @staticmethod
     def _bind(parts: tuple[tuple[str, Layer], ...]) -> tuple[_Part, ...]:
         """The parts with the names of their parameters."""
+        for name, layer in parts:
+            if not isinstance(layer, Layer):
+                raise TypeError(f"part {name!r} must be a layer, got {type(layer).__name__}")
         bound = tuple(_Part(layer, {own: f"{name}.{own}" if name else own for own in layer.shapes}) for name, layer in parts)
         seen = set()
         for name in (full for part in bound for full in part.names.values()):
