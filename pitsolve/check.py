@@ -131,10 +131,10 @@ def parameters(cell: Cell, params: object) -> dict[str, np.ndarray]:
     expected = cell.shapes
     for name in expected:
         if name not in params:
-            raise ValueError(f"params must have {sorted(expected)}, but {name!r} is missing")
+            raise ValueError(f"params must have {_some(expected)}, but {name!r} is missing")
     for name in params:
         if name not in expected:
-            raise ValueError(f"params has an unknown entry {name!r}; {type(cell).__name__} takes {sorted(expected)}")
+            raise ValueError(f"params has an unknown entry {name!r}; {type(cell).__name__} takes {_some(expected)}")
     arrays = {}
     for name, size in expected.items():
         arrays[name] = np.ascontiguousarray(on_host(float_array(f"params[{name!r}]", params[name])))
@@ -143,6 +143,12 @@ def parameters(cell: Cell, params: object) -> dict[str, np.ndarray]:
     if len({array.dtype for array in arrays.values()}) > 1:
         same_dtype({f"params[{name!r}]": array for name, array in arrays.items()})
     return arrays
+
+
+def _some(names: Iterable[str]) -> str:
+    """Names in a message; a deep network has thousands."""
+    listed = sorted(names)
+    return str(listed) if len(listed) <= 20 else f"{str(listed[:5])[:-1]}, ... {len(listed)} names]"
 
 
 def lengths(value: object, batch: int, steps: int, batched: bool) -> np.ndarray:
