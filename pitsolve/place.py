@@ -33,8 +33,11 @@ class Place:
     def __enter__(self) -> Place:
         self._open = contextlib.ExitStack()
         if self.name == "cuda":
-            from pitsolve.backends.cuda import foreign, launch
-
+            try:
+                from pitsolve.backends.cuda import foreign, launch
+            except (ImportError, AttributeError) as error:  # numba-cuda 0.30 meets a NumPy that it does not know
+                raise RuntimeError("backend 'cuda' cannot be used: the package numba-cuda is not installed, or does not fit the "
+                                   f"others ({error}); pip install 'pitsolve[cuda]'") from error
             self._open.enter_context(launch.on(foreign.device_for(self._like)))
         self.backend = select(self.name)
         return self
@@ -58,7 +61,7 @@ class Place:
 def placed(backend: object, *values: object) -> Place:
     """The place of a call with these arguments, the first array among which leads; None stands for one not given."""
     if not isinstance(backend, str) or backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS[:-1]))} or {BACKENDS[-1]!r}, got {backend!r}")
+        raise ValueError(f"backend must be one of {' or '.join(map(repr, BACKENDS))}, got {backend!r}")
     there = [value for value in values if on_device(value)]
     if there and backend == "cpu":
         raise TypeError(f"backend='cpu' cannot take arrays on a CUDA device, got a {type(there[0]).__name__}; pass "
