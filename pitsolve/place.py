@@ -36,8 +36,8 @@ class Place:
             try:
                 from pitsolve.backends.cuda import foreign, launch
             except (ImportError, AttributeError) as error:  # numba-cuda 0.30 meets a NumPy that it does not know
-                raise RuntimeError("backend 'cuda' cannot be used: the package numba-cuda is not installed, or does not fit the "
-                                   f"others ({error}); pip install 'pitsolve[cuda]'") from error
+                raise RuntimeError("backend 'cuda' cannot be used: the package numba-cuda is not installed, or does not fit "
+                                   f"the others ({error}); pip install 'pitsolve[cuda]'") from error
             self._open.enter_context(launch.on(foreign.device_for(self._like)))
         self.backend = select(self.name)
         return self
