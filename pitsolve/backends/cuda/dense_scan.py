@@ -15,7 +15,7 @@ import weakref
 import numpy as np
 
 from pitsolve.backends.cuda.dense_reduce import bounds, reduce_columns, reduce_shared
-from pitsolve.backends.cuda.intrinsics import load4
+from pitsolve.backends.cuda.intrinsics import load4, store4
 from pitsolve.backends.cuda.large_scan import walk_large
 from pitsolve.backends.cuda.launch import WARP, blocks_for, cuda, device, specialise
 from pitsolve.backends.cuda.look_back import quotient
@@ -104,11 +104,17 @@ def apply_chunks(A, b, y0, ends, out, spoilt, start, stop, steps, heads, length,
     at = (np.int64(batch) * steps + (high - 1 if REVERSE else low)) * heads + head
     for step in range(length):
         if inside and step < high - low:
-            for i in range(ROWS):
-                new[i] = b[at * BLOCK + first + i]
+            if VECTOR:
+                new[0], new[1], new[2], new[3] = load4(b, at * BLOCK + first)
+            else:
+                for i in range(ROWS):
+                    new[i] = b[at * BLOCK + first + i]
             _product(A, at * MATRIX, first, state, new)
-            for i in range(ROWS):
-                out[at * BLOCK + first + i] = new[i]
+            if VECTOR:
+                store4(out, at * BLOCK + first, new[0], new[1], new[2], new[3])
+            else:
+                for i in range(ROWS):
+                    out[at * BLOCK + first + i] = new[i]
         for i in range(BLOCK):
             state[i] = new[i] if SHARERS == 1 else cuda.shfl_sync(_ALL, new[i % ROWS], place * SHARERS + i // ROWS)
         at += -heads if REVERSE else heads
