@@ -7,6 +7,7 @@ import sys
 import threading
 
 import numpy as np
+from numba import types
 from numba.cuda.simulator.kernelapi import FakeCUDAModule, FakeCUDAShared
 from numba.np.numpy_support import as_dtype
 
@@ -43,7 +44,8 @@ def _shared_array(self, shape, dtype, alignment=None):
     """A shared array, known by the line that declares it, as in the simulator, which refuses ``alignment``."""
     caller = sys._getframe(1)
     place = caller.f_code.co_filename, caller.f_lineno
-    return self._allocations.setdefault(place, np.empty(shape, as_dtype(dtype)))
+    dtype = as_dtype(dtype) if isinstance(dtype, types.Type) else dtype
+    return self._allocations.setdefault(place, np.empty(shape, dtype))
 
 
 def install():

@@ -5,6 +5,7 @@ import pytest
 import reference
 from numpy.testing import assert_allclose, assert_array_equal
 
+from pitsolve.backends.cuda import dense_scan
 from pitsolve.backends.cuda import scan as verb
 from pitsolve.backends.cuda.launch import device
 
@@ -17,6 +18,8 @@ def _small(monkeypatch):
     monkeypatch.setattr(verb, "_THREADS", {4: 32, 8: 32})
     monkeypatch.setattr(verb, "_WALK_THREADS", 32)
     monkeypatch.setattr(verb, "_WALK_STEPS", 0)
+    for name, value in (("_THREADS", 32), ("_SHARED_THREADS", {4: 32, 8: 32}), ("_LARGE_THREADS", 64), ("_LENGTH", 4)):
+        monkeypatch.setattr(dense_scan, name, value)
 
 
 def draw(shape, dtype, blocks=None):
@@ -73,6 +76,21 @@ def test_walks_of_many_channels_equal_the_naive_loop(shape, reverse, dtype, monk
     check(*draw(shape, dtype), [3] * shape[0] if shape[1] > 3 else None, reverse=reverse)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("K", "M", "steps"), [
+    (1, 2, 33), (2, 3, 32), (1, 4, 61), (3, 5, 9), (1, 6, 31), (1, 8, 12), (1, 12, 9), (1, 13, 10), (1, 16, 1), (1, 17, 11), (1, 32, 9)])
+def test_blocks_equal_the_naive_loop(K, M, steps, reverse, transpose, dtype):
+    check(*draw((2, steps, K * M), dtype, (K, M)), reverse=reverse, transpose=transpose)
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_large_blocks_equal_the_naive_loop(reverse, transpose):
+    check(*draw((2, 3, 35), np.float32, (1, 35)), [0, 1], reverse=reverse, transpose=transpose)
+
+
 @pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize(("shape", "blocks"), [((4, 150, 4), None), ((4, 310, 1), None), ((4, 70, 6), (2, 3)), ((4, 70, 4), (1, 4))])
@@ -86,7 +104,7 @@ def test_nothing_is_launched_for_nothing(shape):
     assert on_device(*draw(shape, np.float32)).shape == shape
 
 
-def spoilt(shape, reverse):
+def overflowing(shape, reverse):
     """Products that overflow where the states, all of them moderate, do not; the last third is a scan of its own."""
     A, b = np.full(shape, 1e30, np.float32), np.zeros(shape, np.float32)
     middle = shape[1] * 2 // 3
@@ -101,9 +119,19 @@ def spoilt(shape, reverse):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("shape", [(1, 600, 4), (1, 500, 3), (2, 900, 1)])
 def test_products_that_overflow_do_not_spoil_finite_states(shape, reverse):
-    A, b = spoilt(shape, reverse)
+    A, b = overflowing(shape, reverse)
     check(A, b, np.zeros((shape[0], shape[2]), np.float32), reverse=reverse)
     check(A, b, np.zeros((shape[0], shape[2]), np.float32), reverse=reverse, in_place=True)
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(("K", "M"), [(1, 2), (2, 3), (1, 8)])
+def test_products_of_blocks_that_overflow_do_not_spoil_finite_states(K, M, reverse):
+    a, b = overflowing((2, 120, K * M), reverse)
+    A = a.reshape(2, 120, K, M, 1) * np.eye(M, dtype=np.float32)
+    check(A, b, np.zeros((2, K * M), np.float32), reverse=reverse)
+    check(A, b, np.zeros((2, K * M), np.float32), [3, 0], [120, 91], reverse=reverse, in_place=True)
 
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
