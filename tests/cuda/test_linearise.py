@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import reference
-import stub_project
 
 import pitsolve as ps
 from pitsolve.backends.cuda import gated_linearise

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
-from pitsolve.backends.cuda import newton_chunks
+from pitsolve.backends.cuda import arrays, newton_chunks
+from pitsolve.backends.cuda.gated_linearise import own_weights
 from pitsolve.backends.cuda.launch import WARP, blocks_for, device, specialise
 from pitsolve.backends.cuda.scan import scan
 from pitsolve.backends.cuda.workspace import Workspace
 
-_DENSE = 16  # the largest state of a head whose maps fit the registers
-_DIAGONAL = 32  # the most units of a head, whose rows of weights do
+_COLUMNS_BYTES = 64  # of the columns of a map that a lane holds, twice, in registers beside its weights
+_ROWS_BYTES = 128  # of a row of weights in registers, when maps are diagonal
 _THREADS = 128
 _CARD = 132 * 640  # threads that a card holds; fixed, so that no result depends on the card
 _SHORTEST, _LONGEST = 16, 64  # steps of a chunk
@@ -19,9 +22,10 @@ _SHORTEST, _LONGEST = 16, 64  # steps of a chunk
 def fused_newton(model, order: int, damping: float, x, h0, states, stop: np.ndarray) -> InChunks | None:
     """Iterations that improve ``states`` in place, or None where the slab-wise path is the better one."""
     cell = model.cell
-    columns = cell.hidden_size // cell.heads
-    if columns <= _DIAGONAL if order == model.DIAGONAL else cell.PARTS * columns <= _DENSE:
-        return InChunks(model, order == model.DIAGONAL, 1.0 - damping, x, h0, states, stop)
+    diagonal = order == model.DIAGONAL
+    row_bytes = cell.hidden_size // cell.heads * model.dtype.itemsize
+    if row_bytes <= _ROWS_BYTES if diagonal else cell.PARTS**2 * row_bytes <= _COLUMNS_BYTES:
+        return InChunks(model, diagonal, 1.0 - damping, x, h0, states, stop)
     return None
 
 
@@ -40,6 +44,11 @@ class InChunks:
         self._work = Workspace(model.dtype)
         self._integer = np.dtype(f"i{model.dtype.itemsize}")
         self._constants = self._bind(cell)
+        # A slab of its own: what else projects inputs, the certificate, would overwrite that of the model.
+        alone = copy.copy(model)
+        alone.work = self._work
+        self._drive = alone.project(x, 0, steps, np.zeros(batch, np.int64), stop).reshape(-1)
+        self._zero = arrays.zeros(h0.shape, h0.dtype)
 
     def _bind(self, cell) -> dict[str, object]:
         n, size, warps = self._columns, self._size, _THREADS // WARP
@@ -66,21 +75,28 @@ class InChunks:
         blocks = blocks_for(self._chunks, _THREADS // WARP * (WARP // self._columns))
         per_sequence = blocks_for(steps, self._length)
         first, last = device().indices(start), device().indices(self._stop)
-        begin = device().upload(np.concatenate([np.zeros(2 * batch), self._stop]).astype(self._integer))
+        record = device().upload(np.concatenate([np.zeros(2 * batch), self._stop]).astype(self._integer))
         states, entries = self._states.reshape(-1), self._h0.reshape(-1)
-        own = weights.hidden_bias if not self._diagonal else _own_weights(weights)
+        own = own_weights(weights) if self._diagonal else weights.hidden_bias
         common = weights.hidden, weights.hidden_bias, own, float(cell.ratio), self._keep
-        drive = self._drive()
         ends = self._work.take("ends", batch, per_sequence, state_size)
         if per_sequence > 1:
             shape = (state_size,) if self._diagonal else (cell.heads, self._size, self._size)
             products = self._work.take("products", batch, per_sequence, *shape)
             entries = self._work.take("entries", self._chunks * self._size)
             self._kernel(newton_chunks.reduce_chunks)(
-                blocks, _THREADS, drive, *common, self._h0.reshape(-1), states, entries, products.reshape(-1),
+                blocks, _THREADS, self._drive, *common, self._h0.reshape(-1), states, entries, products.reshape(-1),
                 ends.reshape(-1), first, last, self._chunks, steps)
-            scan(products, ends, self._zero(), ends, np.zeros(batch, np.int64), np.full(batch, per_sequence))
+            scan(products, ends, self._zero, ends, np.zeros(batch, np.int64), np.full(batch, per_sequence))
         self._kernel(newton_chunks.apply_chunks)(
-            blocks, _THREADS, drive, *common, tol, states, entries, ends.reshape(-1), begin, first, last, self._chunks, steps,
+            blocks, _THREADS, self._drive, *common, tol, states, entries, ends.reshape(-1), record, first, last, self._chunks, steps,
             batch)
-        return self._result(begin)
+        return self._read(record)
+
+    def finish(self) -> None:
+        """The states hold the newest iterate at any time."""
+
+    def _read(self, record) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        norms, steps, first = device().download(record).reshape(3, -1)
+        norms, steps = (bits.copy().view(self._model.dtype).astype(np.float64) for bits in (norms, steps))
+        return np.where(np.isnan(norms), np.inf, norms), first.astype(np.int64), steps

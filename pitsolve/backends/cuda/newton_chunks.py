@@ -155,7 +155,7 @@ def reduce_chunks(drive, weight, bias, own_weight, ratio, keep, h0, states, entr
     couple = vector + 2 * PADDED  # how the parts depend on the parts after the first
     if first < last:
         load_step(drive, drive_at, states, states_at, next_p, next_y)
-    for s in range(STEPS if cuda.syncthreads_or(first < last) else 0):
+    for s in range(STEPS if cuda.syncthreads_or(np.int32(first < last)) else 0):
         live = first + s < last
         for k in range(GATES):
             p[k] = next_p[k]
@@ -293,7 +293,7 @@ def apply_chunks(drive, weight, bias, own_weight, ratio, keep, tolerance, states
     vector = ((cuda.threadIdx.x >> 5) * PLACES + (cuda.threadIdx.x & 31) // N) * PLACE_APPLY
     if first < last:
         load_step(drive, drive_at, states, states_at, next_p, next_y)
-    for s in range(STEPS if cuda.syncthreads_or(first < last) else 0):
+    for s in range(STEPS if cuda.syncthreads_or(np.int32(first < last)) else 0):
         live = first + s < last
         for k in range(GATES):
             p[k] = next_p[k]
