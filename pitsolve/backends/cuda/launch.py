@@ -24,6 +24,10 @@ from pitsolve.compile import copy_with, fingerprint, names_in
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 WARP = 32
+if SIMULATED:
+    from pitsolve.backends.cuda import simulator
+
+    simulator.complete()
 _REMEMBERED, _REMEMBERED_BYTES = 64, 1 << 16  # lengths and windows of a call, which every launch of it needs
 # Multiply-adds are fused in any case; any fastmath flag would turn tanh and division into their crude forms.
 _FLAGS = {"fastmath": False}

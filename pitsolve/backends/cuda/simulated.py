@@ -6,6 +6,20 @@ import math
 import numpy as np
 
 
+def load(array, index):
+    """One number."""
+    if index < 0:
+        raise IndexError(f"index {index} is negative")
+    return array[index]
+
+
+def store(array, index, value):
+    """One number."""
+    if index < 0:
+        raise IndexError(f"index {index} is negative")
+    array[index] = value
+
+
 def load4(array, index):
     """Four neighbours; the address must be a multiple of 16 bytes, as on the card."""
     _aligned(array, index)
@@ -69,4 +83,5 @@ def _of_either(name):
 # Functions of math that also take complex numbers, as complexmath.py teaches them to the compiler. Results are of NumPy's
 # types: a Python number times a float32 would be narrowed, while the card computes in float64.
 MATHEMATICS = {name: _of_either(name) for name in (
-    "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "exp", "log", "log10", "sqrt")}
+    "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "exp", "log", "log10",
+    "sqrt")}
