@@ -2,6 +2,16 @@
 
 CEILINGS = {
     "gated_linearise.linearise_slab": (96, 128),
+    "general.linearise": (255, 255),
+    "general.merge": (255, 255),
+    "general.sweep": (255, 255),
+    "general_derivatives.accumulate": (255, 255),
+    "general_derivatives.differentiate": (255, 255),
+    "general_derivatives.pull_inputs": (255, 255),
+    "general_derivatives.pull_parameters": (255, 255),
+    "general_derivatives.total": (255, 255),
+    "general_windows.pull": (255, 255),
+    "general_windows.pull_by_block": (255, 255),
     "pointwise.largest": (32, 32),
     "rows.clear": (32, 32),
     "rows.compare": (32, 48),
@@ -14,4 +24,7 @@ CEILINGS = {
     "rows.scatter": (48, 48),
     "rows.shift": (48, 40),
     "rows.square_sums": (32, 32),
+    "transfer.multiply_blocks": (255, 255),
+    "transfer.multiply_columns": (255, 255),
+    "transfer.multiply_diagonal": (255, 255),
 }
