@@ -126,12 +126,12 @@ def test_products_that_overflow_do_not_spoil_finite_states(shape, reverse):
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize(("K", "M"), [(1, 2), (2, 3), (1, 8)])
+@pytest.mark.parametrize(("K", "M"), [(1, 2), (2, 3)])
 def test_products_of_blocks_that_overflow_do_not_spoil_finite_states(K, M, reverse):
-    a, b = overflowing((2, 120, K * M), reverse)
-    A = a.reshape(2, 120, K, M, 1) * np.eye(M, dtype=np.float32)
-    check(A, b, np.zeros((2, K * M), np.float32), reverse=reverse)
-    check(A, b, np.zeros((2, K * M), np.float32), [3, 0], [120, 91], reverse=reverse, in_place=True)
+    a, b = overflowing((1, 60, K * M), reverse)
+    A = a.reshape(1, 60, K, M, 1) * np.eye(M, dtype=np.float32)
+    check(A, b, np.zeros((1, K * M), np.float32), reverse=reverse)
+    check(A, b, np.zeros((1, K * M), np.float32), [3], [51], reverse=reverse, in_place=True)
 
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")

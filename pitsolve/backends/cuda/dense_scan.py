@@ -10,7 +10,6 @@ in the end from the state before them.
 from __future__ import annotations
 
 import math
-import weakref
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from pitsolve.backends.cuda.intrinsics import load4, store4
 from pitsolve.backends.cuda.large_scan import walk_large
 from pitsolve.backends.cuda.launch import WARP, blocks_for, cuda, device, specialise
 from pitsolve.backends.cuda.look_back import quotient
-from pitsolve.backends.cuda.workspace import Workspace
+from pitsolve.backends.cuda.workspace import of_device
 from pitsolve.compile import constant, inline, kernel
 
 REAL = constant("REAL")
@@ -43,7 +42,6 @@ _UNROLLED = 16  # largest block whose product is unrolled
 _SHARED_THREADS = {4: 128, 8: 64}  # by the bytes of a number: shared memory is limited
 _LARGE_THREADS = 256
 _NAN = math.nan
-_workspaces: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 @inline
@@ -167,7 +165,7 @@ def scan_blocks(A, b, y0, out, start, stop, reverse, transpose):
         specialise(walk_large, b.dtype, **constants, PADDED=2 * block)(
             batch * heads, _LARGE_THREADS, *arrays, device().indices(start), device().indices(stop), steps, heads)
     else:
-        spoilt = _workspace(np.dtype(np.int32)).take("spoilt", 1)
+        spoilt = of_device(np.int32).take("spoilt", 1)
         _scan_level(0, *arrays, spoilt, start, stop, (batch, steps, heads), constants)
 
 
@@ -180,7 +178,7 @@ def _scan_level(level, A, b, y0, out, spoilt, start, stop, shape, constants):
     grid = device().indices(start), device().indices(stop), steps, heads, length, chunks
     ends = y0
     if chunks > 1:
-        work = _workspace(dtype)
+        work = of_device(dtype)
         P, ends = work.take(f"P{level}", total * block * block), work.take(f"q{level}", total * block)
         _reduce(A, b, P, ends, grid, total, constants)
         whole = np.zeros(batch, np.int64), np.full(batch, chunks)
@@ -224,7 +222,3 @@ def _chunk_length(rows, steps):
     """Steps of a chunk, from the shape alone."""
     length = max(_LENGTH, blocks_for(rows * steps, _CHUNKS))
     return length if steps > 2 * length else steps
-
-
-def _workspace(dtype):
-    return _workspaces.setdefault(device(), {}).setdefault(dtype, Workspace(dtype))

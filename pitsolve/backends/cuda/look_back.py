@@ -20,14 +20,13 @@ state that the tile before really reached, and :func:`strand_states` says when t
 from __future__ import annotations
 
 import math
-import weakref
 
 import numpy as np
 from numba import int32
 
 from pitsolve.backends.cuda.intrinsics import first_half, load_relaxed, pack, second_half, store_relaxed
 from pitsolve.backends.cuda.launch import WARP, cuda, device
-from pitsolve.backends.cuda.workspace import Workspace
+from pitsolve.backends.cuda.workspace import of_device
 from pitsolve.compile import constant, inline
 
 REAL = constant("REAL")
@@ -43,7 +42,6 @@ REPAIR = constant("REPAIR")  # whether the caller can walk its tile step by step
 _ALL = 0xffffffff  # threads of a warp
 _NANS = 0x7fc000007fc00000  # two float32 that are no numbers, other than the unwritten word
 _NAN = 0x7ff8000000000000  # the same in float64
-_workspaces: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def constants(dtype: np.dtype, threads: int, channels: int, per_thread: int, repair: bool) -> dict[str, object]:
@@ -58,9 +56,8 @@ def unwritten_words(tiles: int, rows: int, channels: int, dtype: np.dtype) -> tu
 
     They are the same memory in every launch of a stream.
     """
-    workspace = _workspaces.setdefault(device(), Workspace(np.int64))
     ends = 1 + tiles * rows * channels * (np.dtype(dtype).itemsize // 4)
-    words = workspace.take("words", ends + tiles * rows * channels)
+    words = of_device(np.int64).take("words", ends + tiles * rows * channels)
     device().preset(words)
     return words, ends
 
