@@ -26,8 +26,6 @@ REAL = constant("REAL")
 DIAGONAL = constant("DIAGONAL")
 GATES = constant("GATES")
 PARTS = constant("PARTS")
-PARTS_GATES = constant("PARTS_GATES")
-PARTS_PARTS = constant("PARTS_PARTS")
 HEADS = constant("HEADS")
 N = constant("N")  # units of a head
 SIZE = constant("SIZE")  # PARTS x N, the state of a head
@@ -47,7 +45,7 @@ gates = constant("gates")
 
 @inline
 def position(start, stop, chunks, steps):
-    """(chunk, sequence, head, first step, last step + 1, unit) of a thread; a thread left over has no steps."""
+    """(whether a thread has a chunk, chunk, sequence, head, where the chunk opens, its first step, last step + 1, unit)."""
     lane = np.int32(cuda.threadIdx.x & 31)
     sub = lane // N
     chunk = (np.int32(cuda.grid(1)) >> 5) * PER_WARP + sub
@@ -59,7 +57,7 @@ def position(start, stop, chunks, steps):
     opens = (whole - b * per_sequence) * STEPS
     first = max(opens, start[b])
     last = min(min(opens + STEPS, steps), stop[b])
-    return chunk, b, chunk - whole * HEADS, opens, first, last if present else first, lane - sub * N
+    return present, chunk, b, chunk - whole * HEADS, opens, first, last if present else first, lane - sub * N
 
 
 @inline
@@ -106,7 +104,8 @@ def slope(own, by_u, by_s, a):
 
 
 @kernel
-def reduce_chunks(drive, weight, bias, own_weight, ratio, keep, h0, states, entries, products, ends, start, stop, chunks, steps):
+def reduce_chunks(drive, weight, bias, own_weight, ratio, keep, h0, states, entries, products, ends, start, stop, chunks,
+                  steps):
     """The affine map of every chunk: ``products`` (its matrix), ``ends`` (what it makes of a correction of zero).
 
     ``entries`` receives the states before the chunks, which :func:`apply_chunks` finds overwritten. ``keep`` multiplies the
@@ -126,7 +125,7 @@ def reduce_chunks(drive, weight, bias, own_weight, ratio, keep, h0, states, entr
     new_c = cuda.local.array(PARTS, REAL)
     columns = cuda.local.array(COLUMNS, REAL)
     new_columns = cuda.local.array(COLUMNS, REAL)
-    chunk, b, head, opens, first, last, i = position(start, stop, chunks, steps)
+    present, chunk, b, head, opens, first, last, i = position(start, stop, chunks, steps)
     unit = head * N + i
     load_row(weight, row, head, i)
     for k in range(GATES):
@@ -173,7 +172,7 @@ def reduce_chunks(drive, weight, bias, own_weight, ratio, keep, h0, states, entr
             values = load4(shared, vector + j)
             for k in range(GATES):
                 u[k] = add_product(row, k, values, j, u[k])
-        new, by_p, by_u, by_s = gates(p, u, h, ratio)
+        new, _, by_u, by_s = gates(p, u, h, ratio)
         if DIAGONAL:
             for a in range(PARTS):
                 factor = keep * slope(own, by_u, by_s, a)
@@ -193,7 +192,7 @@ def reduce_chunks(drive, weight, bias, own_weight, ratio, keep, h0, states, entr
                 columns[q] = new_columns[q]
         if DIAGONAL:
             cuda.syncwarp()  # before h and c are overwritten
-    if (cuda.threadIdx.x & 31) < PER_WARP * N and (np.int32(cuda.grid(1)) >> 5) * PER_WARP + (cuda.threadIdx.x & 31) // N < chunks:
+    if present:
         out = np.int64(chunk) * SIZE
         for a in range(PARTS):
             ends[out + a * N + i] = c[a]
@@ -264,7 +263,7 @@ def apply_chunks(drive, weight, bias, own_weight, ratio, keep, tolerance, states
     h = cuda.local.array(PARTS, REAL)
     e = cuda.local.array(PARTS, REAL)
     new_e = cuda.local.array(PARTS, REAL)
-    chunk, b, head, opens, first, last, i = position(start, stop, chunks, steps)
+    _, chunk, b, head, opens, first, last, i = position(start, stop, chunks, steps)
     unit = head * N + i
     load_row(weight, row, head, i)
     for k in range(GATES):
@@ -317,7 +316,7 @@ def apply_chunks(drive, weight, bias, own_weight, ratio, keep, tolerance, states
                 values = load4(shared, here + PADDED + j)
                 for k in range(GATES):
                     by_e[k] = add_product(row, k, values, j, by_e[k])
-        new, by_p, by_u, by_s = gates(p, u, h, ratio)
+        new, _, by_u, by_s = gates(p, u, h, ratio)
         for a in range(PARTS):
             if DIAGONAL:
                 change = slope(own, by_u, by_s, a) * e[a]
