@@ -16,7 +16,8 @@ DENSE = [ps.cells.GRU(1, 1), ps.cells.GRU(6, 8, heads=8), ps.cells.GRU(6, 3, hea
 
 def arrays(cell, dtype, steps):
     """x, states and a state."""
-    return (np.zeros(shape, dtype) for shape in ((2, steps, cell.input_size), (2, steps, cell.state_size), (2, cell.state_size)))
+    shapes = (2, steps, cell.input_size), (2, steps, cell.state_size), (2, cell.state_size)
+    return (np.zeros(shape, dtype) for shape in shapes)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -6,7 +6,7 @@ import copy
 
 import numpy as np
 
-from pitsolve.backends.cuda import arrays, look_back, newton_chunks, newton_tiles
+from pitsolve.backends.cuda import arrays, look_back, newton_apply, newton_chunks, newton_tiles, newton_time
 from pitsolve.backends.cuda.gated_linearise import own_weights
 from pitsolve.backends.cuda.launch import WARP, blocks_for, device, specialise
 from pitsolve.backends.cuda.scan import scan
@@ -66,7 +66,7 @@ class Fused:
 
 
 class InChunks(Fused):
-    """Two passes over chunks of time with a scan over chunks between them; kernels in newton_chunks.py."""
+    """Two passes over chunks of time with a scan over chunks between them; kernels in newton_chunks.py, newton_apply.py."""
 
     def __init__(self, model, diagonal: bool, keep: float, x, h0, states, stop: np.ndarray):
         super().__init__(model, keep, x, h0, states, stop)
@@ -108,12 +108,12 @@ class InChunks(Fused):
                 blocks, _THREADS, *common, self._h0.reshape(-1), states, entries, products.reshape(-1), ends.reshape(-1), start,
                 stop, self._chunks, steps)
             scan(products, ends, self._zeros, ends, np.zeros(batch, np.int64), np.full(batch, self._per_sequence))
-        specialise(newton_chunks.apply_chunks, dtype, **self._constants)(
+        specialise(newton_apply.apply_chunks, dtype, **self._constants)(
             blocks, _THREADS, *common, tol, states, entries, ends.reshape(-1), record, start, stop, self._chunks, steps, batch)
 
 
 class InTiles(Fused):
-    """One pass over memory, for units that see only themselves; kernels in newton_tiles.py."""
+    """One pass over memory, for units that see only themselves; kernels in newton_tiles.py, newton_time.py."""
 
     def __init__(self, model, keep: float, x, h0, states, stop: np.ndarray):
         super().__init__(model, keep, x, h0, states, stop)
@@ -138,8 +138,8 @@ class InTiles(Fused):
             self._kernel(newton_tiles.enter)(blocks_for(places, threads), threads, h0.reshape(-1), states.reshape(-1), array,
                                              steps, n, self._rows, self._tiles)
 
-    def _kernel(self, function):
-        return specialise(function, self._model.dtype, **self._constants)
+    def _kernel(self, function, bounds=None):
+        return specialise(function, self._model.dtype, bounds, **self._constants)
 
     def _iterate(self, tol, start, stop, record):
         batch, steps, n = self._states.shape
@@ -149,11 +149,12 @@ class InTiles(Fused):
         places = self._zeros.reshape(-1), self._states.reshape(-1), self._entries, self._exits, record, start, stop, words, ends
         own = own_weights(weights), weights.hidden_bias
         if n == 1:
-            self._kernel(newton_tiles.iterate_time)(
+            bounds = (self._threads, 4) if self._model.dtype == np.float32 else None  # 64 registers, which are just enough
+            self._kernel(newton_time.iterate_time, bounds)(
                 self._tiles * self._rows, self._threads, self._values, weights.input, weights.input_bias, *own, *numbers,
                 *places, steps, self._rows)
         else:
-            self._kernel(newton_tiles.iterate_channels)(
+            self._kernel(newton_tiles.iterate_channels, (self._threads, 2))(
                 self._tiles * self._rows, self._threads, self._values, *own, *numbers, *places, steps, n, self._rows, batch)
         self._entries, self._exits = self._exits, self._entries
 
