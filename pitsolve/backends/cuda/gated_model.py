@@ -6,7 +6,8 @@ import functools
 
 import numpy as np
 
-from pitsolve.backends.cuda import arrays, gated
+from pitsolve.backends.cuda import arrays, gated, gated_linearise
+from pitsolve.backends.cuda.gated_adjoint import GatedAdjoint
 from pitsolve.backends.cuda.gated_weights import Weights
 from pitsolve.backends.cuda.gated_windows import GatedWindows
 from pitsolve.backends.cuda.launch import blocks_for, device, specialise
@@ -26,6 +27,10 @@ class GatedModel:
         self.cell, self.weights = cell, Weights(cell, params)
         self.dtype = self.weights.dtype
         self.work = Workspace(self.dtype)
+
+    @functools.cached_property
+    def _adjoint(self) -> GatedAdjoint:
+        return GatedAdjoint(self.cell, self.weights, self.work)
 
     @functools.cached_property
     def windows(self) -> GatedWindows:
@@ -69,24 +74,24 @@ class GatedModel:
 
     def linearise(self, order, x, states, previous, begin, end, start, stop) -> tuple:
         """f(h_{t-1}, x_t) - h_t (B, L, S) and its Jacobian: none, diagonal (B, L, S) or blocks (B, L, k, m, m)."""
-        raise NotImplementedError
+        return gated_linearise.linearise(self, order, x, states, previous, begin, end, start, stop)
 
     def totals(self, dx) -> dict:
         """Empty sums for the parameter gradients, and the array that receives dL/dx."""
-        raise NotImplementedError
+        return self._adjoint.totals(dx)
 
     def partials(self, x, states, previous, begin, end, start, stop) -> tuple:
-        """Derivatives of every gate at every t of the slab with respect to p, u and the parts of the state."""
-        raise NotImplementedError
+        """What the derivatives of every gate at every t of the slab are evaluated from."""
+        return self._adjoint.partials(x, states, previous, begin, end, start, stop)
 
     def backward(self, partials, dstates, carry, adjoint, begin, start, stop) -> None:
         """lambda_t = dL/dh_t + J_{t+1}^T lambda_{t+1} into ``adjoint``, one step after the other."""
-        raise NotImplementedError
+        self._adjoint.backward(partials, dstates, carry, adjoint, begin, start, stop)
 
     def accumulate(self, totals, partials, x, states, previous, adjoint, begin, start, stop) -> None:
         """Add the parameter gradients of one slab to ``totals`` and write its dL/dx."""
-        raise NotImplementedError
+        self._adjoint.accumulate(totals, partials, x, states, previous, adjoint, begin, start, stop)
 
     def finish(self, totals) -> Parameters:
         """The parameter gradients, from the sums of all slabs."""
-        raise NotImplementedError
+        return self._adjoint.finish(totals)

@@ -7,9 +7,11 @@ import functools
 import numpy as np
 
 from pitsolve.backends.cuda import streamed_windows, windows
+from pitsolve.backends.cuda.gated_adjoint import GatedAdjoint
 from pitsolve.backends.cuda.gated_weights import Weights
 from pitsolve.backends.cuda.launch import blocks_for, device, specialise
 from pitsolve.backends.cuda.mapping import mapping
+from pitsolve.backends.cuda.windows_adjoint import WindowsAdjoint
 from pitsolve.backends.cuda.workspace import Workspace
 from pitsolve.cells.base import GatedCell, Parameters
 
@@ -29,6 +31,10 @@ class GatedWindows:
     def _mapping(self):
         cell = self.cell
         return mapping(cell.hidden_size, self.weights.columns, cell.input_size, cell.GATES, self.dtype.itemsize)
+
+    @functools.cached_property
+    def _adjoint(self) -> WindowsAdjoint:
+        return WindowsAdjoint(GatedAdjoint(self.cell, self.weights, self.work))
 
     @functools.cached_property
     def _none(self):
@@ -95,19 +101,19 @@ class GatedWindows:
         c of every step goes to ``carries`` (B, T, S), that of the first step of every window not there but to the result.
         J_t is the Jacobian at (h_{t-1}, x_t), h from ``states`` and, before the first step, from ``previous`` (B, S).
         """
-        raise NotImplementedError
+        return self._adjoint.pull(x, states, previous, carries, starts, row, first, last, before, after)
 
     def totals(self, windows: int, dx) -> dict:
         """Empty sums for the parameter gradients of so many windows, and the array that receives dL/dx."""
-        raise NotImplementedError
+        return self._adjoint.totals(windows, dx)
 
     def accumulate(self, totals, x, states, previous, starts, row, first, last, before=None, tol=0.0):
         """Like :func:`pull`, adding to the parameter gradients and to dL/dx in place of keeping c.
 
         Without ``before`` it adds what a change of ``starts`` does, until c falls below ``tol``.
         """
-        raise NotImplementedError
+        return self._adjoint.accumulate(totals, x, states, previous, starts, row, first, last, before, tol)
 
     def finish(self, totals) -> Parameters:
         """The parameter gradients, from the sums of all tasks."""
-        raise NotImplementedError
+        return self._adjoint.finish(totals)

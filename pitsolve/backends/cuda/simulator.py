@@ -1,11 +1,13 @@
-"""What the CUDA simulator lacks: exchange between the threads of a warp, made of block barriers.
+"""What the CUDA simulator lacks: exchange between the threads of a warp, made of block barriers; aligned shared arrays.
 
-Valid where every thread of a block reaches every call, which is the rule for kernels here.
+The exchange is valid where every thread of a block reaches every call, which is the rule for kernels of this package.
 """
 
+import sys
 import threading
 
-from numba.cuda.simulator.kernelapi import FakeCUDAModule
+import numpy as np
+from numba.cuda.simulator.kernelapi import FakeCUDAModule, FakeCUDAShared
 
 
 def _exchange(value):
@@ -36,8 +38,16 @@ def _of_warp(value):
     return [passed[first + lane] for lane in range(32) if first + lane in passed]
 
 
-def install():
-    """Add the warp primitives to the simulator."""
+def _shared_array(self, shape, dtype, alignment=None):
+    """The array of this line of the kernel; the first thread that comes makes it."""
+    caller = sys._getframe(1)
+    array = np.empty(shape, getattr(dtype, "name", dtype))
+    return self._allocations.setdefault((caller.f_code, caller.f_lineno), array)
+
+
+def complete() -> None:
+    """Add all that to the simulator."""
+    FakeCUDAShared.array = _shared_array
     FakeCUDAModule.shfl_sync = _shuffle(lambda lane, source: source)
     FakeCUDAModule.shfl_up_sync = _shuffle(lambda lane, distance: lane - distance)
     FakeCUDAModule.shfl_down_sync = _shuffle(lambda lane, distance: lane + distance)
