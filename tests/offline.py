@@ -118,6 +118,7 @@ def check(verbs, capability, may_use_doubles=()):
     """Every kernel that ``verbs()`` launches: no stack, no spills, registers within its ceiling, no hidden float64."""
     for kernel, signature in record(verbs):
         built = build(kernel, signature, capability)
+        assert kernel.name in CEILINGS, built
         ceiling = CEILINGS[kernel.name][0 if kernel.dtype == np.float32 else 1]
         assert (built.stack, built.spilled) == (0, 0), built
         assert built.registers <= ceiling, built

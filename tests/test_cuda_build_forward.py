@@ -20,6 +20,7 @@ def test_the_loop_keeps_its_weights_in_registers(cell, capability, dtype):
     starts, bounds = np.zeros((2, cell.state_size), dtype), (np.array([0, 0]), np.array([9, 5]))
 
     def verbs():
+        model.project(x, 0, 9, *bounds)
         model.propagate(x, starts, states, 0, 9, *bounds)
         model.windows.sweep(x, states, starts, np.array([0, 1]), *bounds, states)
         model.windows.merge(x, states, starts, np.array([0, 1]), *bounds, 1e-5, starts)

@@ -5,7 +5,7 @@ import pytest
 import reference
 
 import pitsolve as ps
-from pitsolve.backends.cuda import gated_windows
+from pitsolve.backends.cuda import gated_model, gated_windows
 from pitsolve.backends.cuda.gated_model import GatedModel
 from pitsolve.backends.cuda.launch import device
 
@@ -175,3 +175,17 @@ def test_a_merge_stops_where_the_states_agree(name, dtype):
     np.testing.assert_allclose(result[1], differences, **case.tolerance)
     np.testing.assert_allclose(device().download(given), expected, **case.tolerance)
     np.testing.assert_allclose(device().download(new_ends), expected_ends, **case.tolerance)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["elman", "gru", "gru-1", "no inputs", "many inputs", "several warps"])
+def test_project_multiplies_the_inputs_of_a_slab(name, dtype, monkeypatch):
+    monkeypatch.setattr(gated_model, "_THREADS", 32)
+    monkeypatch.setattr(gated_model, "_MOST_ROWS", 1)
+    case = Case(name, 2, 75, dtype)
+    start, stop = np.array([0, 68]), np.array([40, 70])
+    drive = device().download(case.model.project(case.on_device, 1, 73, start, stop))
+    p = {name: value.astype(float) for name, value in case.params.items()}
+    expected = case.x[:, 1:73] @ p["weight_ih"].T + p["bias_ih"]
+    for b, steps in enumerate([slice(0, 39), slice(67, 69)]):
+        np.testing.assert_allclose(drive[b, steps], expected[b, steps], rtol=1e-6, atol=case.tolerance["atol"])

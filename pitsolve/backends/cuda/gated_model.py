@@ -6,12 +6,16 @@ import functools
 
 import numpy as np
 
-from pitsolve.backends.cuda import arrays, gated
+from pitsolve.backends.cuda import arrays, gated, gated_linearise
 from pitsolve.backends.cuda.gated_adjoint import GatedAdjoint
 from pitsolve.backends.cuda.gated_weights import Weights
 from pitsolve.backends.cuda.gated_windows import GatedWindows
+from pitsolve.backends.cuda.launch import blocks_for, device, specialise
 from pitsolve.backends.cuda.workspace import Workspace
 from pitsolve.cells.base import GatedCell, Parameters
+
+_THREADS = 256  # of a tile of input products
+_MOST_ROWS = 65535  # of a grid in its last dimension
 
 
 class GatedModel:
@@ -50,7 +54,15 @@ class GatedModel:
 
     def project(self, x, begin, end, start, stop):
         """W_ih x_t + b_ih (B, L, GATES n) for the steps of a slab, unspecified outside [start, stop)."""
-        raise NotImplementedError
+        batch, length, width = x.shape[0], end - begin, self.cell.GATES * self.cell.hidden_size
+        drive = self.work.take("drive", batch, length, width)
+        sizes = gated.tile(self.cell.input_size, width, _THREADS)
+        grid = blocks_for(length, sizes["STEPS"]), blocks_for(width, sizes["COLUMNS"]), min(batch, _MOST_ROWS)
+        inputs = x if x.size else drive
+        specialise(gated.project, self.dtype, **sizes)(
+            grid, _THREADS, inputs.reshape(-1), self.weights.input_transposed, self.weights.input_bias, drive.reshape(-1),
+            x.shape[1], begin, length, batch, device().indices(start), device().indices(stop))
+        return drive
 
     def propagate(self, x, carry, states, begin, end, start, stop, source=None) -> None:
         """h_t = f(h_{t-1}, x_t) + g_t into ``states`` for begin <= t < end, one after the other; ``source`` is g or None."""
@@ -62,7 +74,7 @@ class GatedModel:
 
     def linearise(self, order, x, states, previous, begin, end, start, stop) -> tuple:
         """f(h_{t-1}, x_t) - h_t (B, L, S) and its Jacobian: none, diagonal (B, L, S) or blocks (B, L, k, m, m)."""
-        raise NotImplementedError
+        return gated_linearise.linearise(self, order, x, states, previous, begin, end, start, stop)
 
     def totals(self, dx) -> dict:
         """Empty sums for the parameter gradients, and the array that receives dL/dx."""

@@ -1,4 +1,4 @@
-"""The verbs of a gated cell on windows of time: which kernel, with which mapping; kernels in windows.py, streamed_windows.py."""
+"""The verbs of a gated cell on windows of time: which kernel and mapping; kernels in windows.py, streamed_windows.py."""
 
 from __future__ import annotations
 

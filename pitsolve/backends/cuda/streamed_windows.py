@@ -7,6 +7,7 @@ of the block. The states are in shared memory: h twice, since all threads read i
 
 import numpy as np
 
+from pitsolve.backends.cuda.intrinsics import load, store
 from pitsolve.backends.cuda.launch import WARP, cuda
 from pitsolve.cells.base import GatedCell
 from pitsolve.compile import constant, inline, kernel
@@ -53,19 +54,19 @@ def products(x, at, input_weight, input_bias, hidden_weight, hidden_bias, memory
     """p = W_ih x + b_ih and u = W_hh h + b_hh of unit i in all windows."""
     for k in range(GATES):
         for v in range(WINDOWS):
-            p[k, v] = input_bias[k * UNITS + i]
-            u[k, v] = hidden_bias[k * UNITS + i]
+            p[k, v] = load(input_bias, k * UNITS + i)
+            u[k, v] = load(hidden_bias, k * UNITS + i)
     for j in range(INPUTS):
         for k in range(GATES):
-            factor = input_weight[(j * GATES + k) * UNITS + i]
+            factor = load(input_weight, (j * GATES + k) * UNITS + i)
             for v in range(WINDOWS):
-                p[k, v] += factor * x[at[v] * INPUTS + j]
+                p[k, v] += factor * load(x, at[v] * INPUTS + j)
     own = place(buffer, 0, i // COLUMNS * COLUMNS)
     for j in range(COLUMNS):
         for k in range(GATES):
-            factor = hidden_weight[(j * GATES + k) * UNITS + i]
+            factor = load(hidden_weight, (j * GATES + k) * UNITS + i)
             for v in range(WINDOWS):
-                u[k, v] += factor * memory[own + j * WINDOWS + v]
+                u[k, v] += factor * load(memory, own + j * WINDOWS + v)
 
 
 @kernel
@@ -106,7 +107,7 @@ def stream(x, input_weight, input_bias, hidden_weight, hidden_bias, ratio, state
                 for k in range(GATES):
                     p_unit[k], u_unit[k] = p[k, v], u[k, v]
                 for a in range(PARTS):
-                    s[a] = memory[place(t & 1, a, i) + v]
+                    s[a] = load(memory, place(t & 1, a, i) + v)
                 new = gates(p_unit, u_unit, s, ratio)[0]
                 for a in range(PARTS):
                     value = s[a]
@@ -114,14 +115,15 @@ def stream(x, input_weight, input_bias, hidden_weight, hidden_bias, ratio, state
                         value = new[a]
                         here = (at[v] * PARTS + a) * UNITS + i
                         if SOURCE:
-                            value += source[here]
+                            value += load(source, here)
                         if MERGE:
-                            change = abs(value - states[here]) / max(1.0, abs(states[here]))
+                            stored = load(states, here)
+                            change = abs(value - stored) / max(1.0, abs(stored))
                             agrees = agrees and change <= tolerance
                             difference[v] = max(difference[v], change)
-                    memory[place(t + 1 & 1, a, i) + v] = value
+                    store(memory, place(t + 1 & 1, a, i) + v, value)
         if MERGE:
-            merged = cuda.syncthreads_and(agrees) != 0
+            merged = cuda.syncthreads_and(1 if agrees else 0) != 0
         else:
             cuda.syncthreads()
         t += 1
@@ -130,7 +132,7 @@ def stream(x, input_weight, input_bias, hidden_weight, hidden_bias, ratio, state
                 if WHOLE or t < length[v]:
                     for i in range(thread, UNITS, THREADS):
                         for a in range(PARTS):
-                            states[(at[v] * PARTS + a) * UNITS + i] = memory[place(t & 1, a, i) + v]
+                            store(states, (at[v] * PARTS + a) * UNITS + i, load(memory, place(t & 1, a, i) + v))
                 if t < length[v]:
                     at[v] += 1
         if merged:
@@ -141,7 +143,7 @@ def stream(x, input_weight, input_bias, hidden_weight, hidden_bias, ratio, state
             if not merged or t > length[v]:
                 for i in range(thread, UNITS, THREADS):
                     for a in range(PARTS):
-                        ends[(w * PARTS + a) * UNITS + i] = memory[place(t & 1, a, i) + v]
+                        store(ends, (w * PARTS + a) * UNITS + i, load(memory, place(t & 1, a, i) + v))
             if MERGE:
                 if thread == 0:
                     done[w] = min(t, length[v])

@@ -9,7 +9,9 @@ The products with the inputs do not wait for anything, so they are done for ``AH
 into registers while the steps before are running, then into shared memory, and each slice multiplies some of the steps.
 """
 
-from pitsolve.backends.cuda.intrinsics import load4
+import numpy as np
+
+from pitsolve.backends.cuda.intrinsics import load, load4, store
 from pitsolve.backends.cuda.launch import cuda
 from pitsolve.compile import constant, inline, kernel
 
@@ -17,6 +19,7 @@ REAL = constant("REAL")
 BITS = constant("BITS")
 GATES = constant("GATES")
 PARTS = constant("PARTS")
+SUMMED = constant("SUMMED")  # of the first gates only p + u is needed: b_ih contains b_hh
 UNITS = constant("UNITS")
 COLUMNS = constant("COLUMNS")  # units of a head
 INPUTS = constant("INPUTS")
@@ -60,7 +63,7 @@ def barrier():
 def agreed(agrees, group):
     """Whether ``agrees`` holds for all threads of the window; a barrier."""
     if WARPS > 1:
-        return cuda.syncthreads_and(agrees) != 0
+        return cuda.syncthreads_and(1 if agrees else 0) != 0
     if WINDOWS == 1:
         return cuda.all_sync(ALL, agrees) != 0
     disagreeing = cuda.ballot_sync(ALL, not agrees)
@@ -87,11 +90,10 @@ def longest_of(count):
 @inline
 def hold(x, base, begin, count, member, held):
     """The inputs of the steps from ``begin`` on into registers, zeros beyond the window."""
+    available = np.int32(min(count - begin, AHEAD) * INPUTS)
+    at = (base + begin) * INPUTS + member
     for q in range(HELD):
-        at = member + q * GROUP
-        held[q] = 0.0
-        if at < STAGED and begin * INPUTS + at < count * INPUTS:
-            held[q] = x[base * INPUTS + begin * INPUTS + at]
+        held[q] = load(x, at + q * GROUP) if member + q * GROUP < available else 0.0
 
 
 @inline
@@ -100,18 +102,18 @@ def multiply_inputs(staged, group, unit, part, weight, bias, drive):
     sums = cuda.local.array((ROUNDS, GATES), REAL)
     for r in range(ROUNDS):
         for k in range(GATES):
-            sums[r, k] = bias[k * LANES + unit]
+            sums[r, k] = load(bias, k * LANES + unit)
     for j in range(INPUTS):
         for k in range(GATES):
-            factor = weight[(j * GATES + k) * LANES + unit]
+            factor = load(weight, (j * GATES + k) * LANES + unit)
             for r in range(ROUNDS):
                 step = min(r * SLICES + part, AHEAD - 1)
-                sums[r, k] += factor * staged[group * STAGED + step * INPUTS + j]
+                sums[r, k] += factor * load(staged, group * STAGED + step * INPUTS + j)
     for r in range(ROUNDS):
         step = r * SLICES + part
         if step < AHEAD:
             for k in range(GATES):
-                drive[group * DRIVE + (step * GATES + k) * LANES + unit] = sums[r, k]
+                store(drive, group * DRIVE + (step * GATES + k) * LANES + unit, sums[r, k])
 
 
 @inline
@@ -126,7 +128,7 @@ def multiply_state(hidden, at, weights, sums):
                 sums[k] += weights[(k * VECTORS + v) * 4 + 2] * third
                 sums[k] += weights[(k * VECTORS + v) * 4 + 3] * fourth
         else:
-            value = hidden[at + v * SLICES]
+            value = load(hidden, at + v * SLICES)
             for k in range(GATES):
                 sums[k] += weights[k * VECTORS + v] * value
     for level in range(LEVELS):
@@ -140,7 +142,7 @@ def fetch(array, at, active, values):
     for a in range(PARTS):
         values[a] = 0.0
         if active:
-            values[a] = array[at + a * UNITS]
+            values[a] = load(array, at + a * UNITS)
 
 
 @kernel
@@ -166,43 +168,44 @@ def advance(x, input_weight, input_bias, hidden_weight, hidden_bias, ratio, stat
     u = cuda.local.array(GATES, REAL)
 
     thread = cuda.threadIdx.x
-    group, member = thread // GROUP, thread % GROUP
-    unit, part = member // SLICES, member % SLICES
-    real = unit < UNITS
-    own = group * (UNITS // COLUMNS) * ROOM + unit // COLUMNS * ROOM + unit % COLUMNS  # where this unit stands in a buffer
-    seen = group * (UNITS // COLUMNS) * ROOM + min(unit, UNITS - 1) // COLUMNS * ROOM + part * VECTOR
+    group = np.int32(thread // GROUP if WINDOWS > 1 else 0)
+    member = np.int32(thread - group * GROUP)
+    unit, part = np.int32(member // SLICES), np.int32(member % SLICES)
+    real, writes = unit < UNITS, unit < UNITS and part == 0
+    home = group * (UNITS // COLUMNS) * ROOM
+    own = np.int32(home + unit // COLUMNS * ROOM + unit % COLUMNS)  # where this unit stands in a buffer, and what it reads
+    seen = np.int32(home + min(unit, UNITS - 1) // COLUMNS * ROOM + part * VECTOR)
     for j in range(WEIGHTS):
-        weights[j] = hidden_weight[j * GROUP + member]
+        weights[j] = load(hidden_weight, j * GROUP + member)
     for k in range(GATES):
-        offsets[k] = hidden_bias[k * GROUP + member]
+        offsets[k] = load(hidden_bias, k * GROUP + member) if k >= SUMMED else 0.0
     for at in range(thread, BUFFERS, WARPS * 32):
         hidden[at] = 0.0
     barrier()
 
-    for leading in range(cuda.blockIdx.x * WINDOWS, count, cuda.gridDim.x * WINDOWS):
-        w = leading + group
-        row, first, length = 0, 0, 0
+    leading = np.int32(cuda.blockIdx.x * WINDOWS)
+    while leading < count:
+        w = np.int32(leading + group)
+        base, length = np.int64(0), np.int32(0)
         if w < count:
-            row, first = windows[w], windows[count + w]
-            length = windows[2 * count + w] - first
-        base = row * steps + first
+            base = np.int64(windows[w]) * steps + windows[count + w]
+            length = np.int32(windows[2 * count + w] - windows[count + w])
         fetch(starts, w * UNITS * PARTS + unit, real and w < count, state)
         hold(x, base, 0, length, member, held)
-        at = base * UNITS * PARTS + unit
         if SOURCE:
-            fetch(source, at, real and length > 0, added)
+            fetch(source, base * UNITS * PARTS + unit, real and length > 0, added)
         if MERGE:
-            fetch(states, at, real and length > 0, stored)
-        if real and part == 0:
-            hidden[own] = state[0]
+            fetch(states, base * UNITS * PARTS + unit, real and length > 0, stored)
+        if writes:
+            store(hidden, own, state[0])
         barrier()
         longest = longest_of(length)
-        t, stopped, merged, difference = 0, length, False, REAL(0)
+        t, merged, difference = np.int32(0), False, REAL(0)
         while t < longest:
-            if (t & (AHEAD - 1)) == 0:
+            if t & (AHEAD - 1) == 0:
                 for q in range(HELD):
                     if member + q * GROUP < STAGED:
-                        staged[group * STAGED + member + q * GROUP] = held[q]
+                        store(staged, group * STAGED + member + q * GROUP, held[q])
                 barrier()
                 hold(x, base, t + AHEAD, length, member, held)
                 multiply_inputs(staged, group, unit, part, input_weight, input_bias, drive)
@@ -210,8 +213,9 @@ def advance(x, input_weight, input_bias, hidden_weight, hidden_bias, ratio, stat
                     cuda.syncwarp()
             for k in range(GATES):
                 u[k] = offsets[k]
-                p[k] = drive[group * DRIVE + ((t & (AHEAD - 1)) * GATES + k) * LANES + unit]
             multiply_state(hidden, (t & 1) * BUFFER + seen, weights, u)
+            for k in range(GATES):
+                p[k] = load(drive, group * DRIVE + ((t & (AHEAD - 1)) * GATES + k) * LANES + unit)
             new = gates(p, u, state, ratio)[0]
             live = t < length and not merged
             agrees = True
@@ -225,30 +229,28 @@ def advance(x, input_weight, input_bias, hidden_weight, hidden_bias, ratio, stat
                     change = abs(value - stored[a]) / max(1.0, abs(stored[a]))
                     agrees = agrees and change <= tolerance
                     difference = change if a == 0 else max(difference, change)
-            if real and part == 0:
-                hidden[(t + 1 & 1) * BUFFER + own] = state[0]
+            if writes:
+                store(hidden, (t + 1 & 1) * BUFFER + own, state[0])
             if MERGE:
-                merged = agreed(agrees, group) and live or merged
+                merged = (agreed(agrees, group) and live) or merged
             else:
                 barrier()
-            if live and not merged and real and part == 0 and (WHOLE or t < length - 1):
+            at = (base + t) * (UNITS * PARTS) + unit
+            if live and not merged and writes and (WHOLE or t < length - 1):
                 for a in range(PARTS):
-                    states[at + a * UNITS] = state[a]
-            t += 1
-            at += UNITS * PARTS
+                    store(states, at + a * UNITS, state[a])
+            t = np.int32(t + 1)
             if SOURCE:
-                fetch(source, at, real and t < length, added)
+                fetch(source, at + UNITS * PARTS, real and t < length, added)
             if MERGE:
-                fetch(states, at, real and t < length, stored)
-                if merged and live:
-                    stopped = t
+                fetch(states, at + UNITS * PARTS, real and t < length, stored)
+                if live and member == 0 and (merged or t == length):
+                    done[w] = t
                 if finished(merged or t >= length):
                     longest = t
-        if w < count and not merged and real and part == 0:
+        if w < count and not merged and writes:
             for a in range(PARTS):
-                ends[(w * PARTS + a) * UNITS + unit] = state[a]
-        if MERGE and w < count:
-            if member == 0:
-                done[w] = stopped
-            if merged and real and part == 0:
-                cuda.atomic.max(differences, w, difference.view(BITS))
+                store(ends, (w * PARTS + a) * UNITS + unit, state[a])
+        if MERGE and merged and writes:
+            cuda.atomic.max(differences, w, difference.view(BITS))
+        leading = np.int32(leading + cuda.gridDim.x * WINDOWS)

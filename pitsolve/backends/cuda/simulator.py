@@ -1,6 +1,6 @@
 """What the CUDA simulator lacks: exchange between the threads of a warp, made of block barriers; aligned shared arrays.
 
-The exchange is valid where every thread of a block reaches every call, which is the rule for kernels here.
+The exchange is valid where every thread of a block reaches every call, which is the rule for kernels of this package.
 """
 
 import sys
@@ -45,8 +45,8 @@ def _shared_array(self, shape, dtype, alignment=None):
     return self._allocations.setdefault((caller.f_code, caller.f_lineno), array)
 
 
-def install():
-    """Add the warp primitives to the simulator."""
+def complete() -> None:
+    """Add all that to the simulator."""
     FakeCUDAShared.array = _shared_array
     FakeCUDAModule.shfl_sync = _shuffle(lambda lane, source: source)
     FakeCUDAModule.shfl_up_sync = _shuffle(lambda lane, distance: lane - distance)
