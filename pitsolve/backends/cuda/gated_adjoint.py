@@ -122,8 +122,8 @@ class GatedAdjoint:
         x = x if x.size else states
         arrays = (states.reshape(-1), previous.reshape(-1), rows, adjoint.reshape(-1))
         specialise(parameter_gradients.outer, self.dtype, (tile.threads, 2), **self._constants, **tile.constants)(
-            (blocks, jobs), tile.threads, x.reshape(-1), *arrays, float(cell.ratio), *steps.place, steps.count, states.shape[1], n, m,
-            start, stop, device().indices(tile.jobs.ravel()), jobs, span, parts)
+            (blocks, jobs), tile.threads, x.reshape(-1), *arrays, float(cell.ratio), *steps.place, steps.count, states.shape[1],
+            n, m, start, stop, device().indices(tile.jobs.ravel()), jobs, span, parts)
         numbers = jobs * tile.numbers
         specialise(parameter_gradients.add_up, self.dtype, THREADS=_THREADS)(
             blocks_for(numbers, 32) if blocks else 0, _THREADS, parts, totals["sums"], blocks, numbers)

@@ -30,8 +30,8 @@ def pull(rows, states, previous, weight, ratio, before, after, row_origin, origi
 
     c is kept in ``ends``, v = du lambda in ``slopes``. A block takes SEATS windows at a time, so that a weight that has come
     from memory serves all of them. First a thread evaluates the gates of one unit and window. Then a thread is one of UNITS
-    units and one of TEAMS; a warp reads weights of neighbouring units and multiplies them by the same numbers; the shares of the
-    teams meet in shared memory, in order.
+    units and one of TEAMS; a warp reads weights of neighbouring units and multiplies them by the same numbers; the shares of
+    the teams meet in shared memory, in order.
     """
     shares = cuda.shared.array(SHARES, REAL)
     incoming = cuda.local.array(INCOMING, REAL)
