@@ -1,5 +1,7 @@
 """Gradients of gated cells on the device, against complex steps through the naive loop."""
 
+import itertools
+
 import numpy as np
 import pytest
 import reference
@@ -81,7 +83,7 @@ def by_slabs(sequences, *bounds):
     x, states, h0, dstates = sequences.device
     totals, start = model.totals(sequences.device_dx), np.zeros_like(stop)
     carry = device().upload(np.zeros(h0.shape, h0.dtype))
-    for begin, end in reversed(list(zip(bounds, bounds[1:]))):
+    for begin, end in reversed(list(itertools.pairwise(bounds))):
         previous = h0 if begin == 0 else device().upload(device().download(states)[:, begin - 1])
         adjoint = device().upload(np.full((stop.size, end - begin, h0.shape[1]), np.nan, h0.dtype))
         partials = model.partials(x, states, previous, begin, end, start, stop)

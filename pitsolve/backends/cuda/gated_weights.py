@@ -65,6 +65,8 @@ class Weights:
         input_weight[:, :, :n] = self.host["weight_ih"].T.reshape(mapping.inputs, gates, n)
         input_bias = np.zeros((gates, lanes), self.dtype)
         input_bias[:, :n] = self.host["bias_ih"].reshape(gates, n)
+        summed = self.cell.SUMMED
+        input_bias[:summed, :n] += self.host["bias_hh"].reshape(gates, n)[:summed]
         rows = np.zeros((gates, lanes, mapping.room), self.dtype)
         rows[:, :n, :mapping.columns] = self.host["weight_hh"].reshape(gates, n, mapping.columns)
         by_slice = rows.reshape(gates, lanes, mapping.vectors, slices, mapping.vector)

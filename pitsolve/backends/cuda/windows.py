@@ -19,6 +19,7 @@ REAL = constant("REAL")
 BITS = constant("BITS")
 GATES = constant("GATES")
 PARTS = constant("PARTS")
+SUMMED = constant("SUMMED")  # of the first gates only p + u is needed: b_ih contains b_hh
 UNITS = constant("UNITS")
 COLUMNS = constant("COLUMNS")  # units of a head
 INPUTS = constant("INPUTS")
@@ -89,11 +90,10 @@ def longest_of(count):
 @inline
 def hold(x, base, begin, count, member, held):
     """The inputs of the steps from ``begin`` on into registers, zeros beyond the window."""
+    available = np.int32(min(count - begin, AHEAD) * INPUTS)
+    at = (base + begin) * INPUTS + member
     for q in range(HELD):
-        at = member + q * GROUP
-        held[q] = 0.0
-        if at < STAGED and begin * INPUTS + at < count * INPUTS:
-            held[q] = load(x, base * INPUTS + begin * INPUTS + at)
+        held[q] = load(x, at + q * GROUP) if member + q * GROUP < available else 0.0
 
 
 @inline
@@ -168,21 +168,23 @@ def advance(x, input_weight, input_bias, hidden_weight, hidden_bias, ratio, stat
     u = cuda.local.array(GATES, REAL)
 
     thread = cuda.threadIdx.x
-    group, member = np.int32(thread // GROUP), np.int32(thread % GROUP)
+    group = np.int32(thread // GROUP if WINDOWS > 1 else 0)
+    member = np.int32(thread - group * GROUP)
     unit, part = np.int32(member // SLICES), np.int32(member % SLICES)
-    real = unit < UNITS
+    real, writes = unit < UNITS, unit < UNITS and part == 0
     home = group * (UNITS // COLUMNS) * ROOM
     own = np.int32(home + unit // COLUMNS * ROOM + unit % COLUMNS)  # where this unit stands in a buffer, and what it reads
     seen = np.int32(home + min(unit, UNITS - 1) // COLUMNS * ROOM + part * VECTOR)
     for j in range(WEIGHTS):
         weights[j] = load(hidden_weight, j * GROUP + member)
     for k in range(GATES):
-        offsets[k] = load(hidden_bias, k * GROUP + member)
+        offsets[k] = load(hidden_bias, k * GROUP + member) if k >= SUMMED else 0.0
     for at in range(thread, BUFFERS, WARPS * 32):
         hidden[at] = 0.0
     barrier()
 
-    for leading in range(cuda.blockIdx.x * WINDOWS, count, cuda.gridDim.x * WINDOWS):
+    leading = np.int32(cuda.blockIdx.x * WINDOWS)
+    while leading < count:
         w = np.int32(leading + group)
         base, length = np.int64(0), np.int32(0)
         if w < count:
@@ -194,7 +196,7 @@ def advance(x, input_weight, input_bias, hidden_weight, hidden_bias, ratio, stat
             fetch(source, base * UNITS * PARTS + unit, real and length > 0, added)
         if MERGE:
             fetch(states, base * UNITS * PARTS + unit, real and length > 0, stored)
-        if real and part == 0:
+        if writes:
             store(hidden, own, state[0])
         barrier()
         longest = longest_of(length)
@@ -227,14 +229,14 @@ def advance(x, input_weight, input_bias, hidden_weight, hidden_bias, ratio, stat
                     change = abs(value - stored[a]) / max(1.0, abs(stored[a]))
                     agrees = agrees and change <= tolerance
                     difference = change if a == 0 else max(difference, change)
-            if real and part == 0:
+            if writes:
                 store(hidden, (t + 1 & 1) * BUFFER + own, state[0])
             if MERGE:
                 merged = (agreed(agrees, group) and live) or merged
             else:
                 barrier()
             at = (base + t) * (UNITS * PARTS) + unit
-            if live and not merged and real and part == 0 and (WHOLE or t < length - 1):
+            if live and not merged and writes and (WHOLE or t < length - 1):
                 for a in range(PARTS):
                     store(states, at + a * UNITS, state[a])
             t = np.int32(t + 1)
@@ -246,8 +248,9 @@ def advance(x, input_weight, input_bias, hidden_weight, hidden_bias, ratio, stat
                     done[w] = t
                 if finished(merged or t >= length):
                     longest = t
-        if w < count and not merged and real and part == 0:
+        if w < count and not merged and writes:
             for a in range(PARTS):
                 store(ends, (w * PARTS + a) * UNITS + unit, state[a])
-        if MERGE and merged and real and part == 0:
+        if MERGE and merged and writes:
             cuda.atomic.max(differences, w, difference.view(BITS))
+        leading = np.int32(leading + cuda.gridDim.x * WINDOWS)
