@@ -16,7 +16,7 @@ every_architecture = pytest.mark.parametrize("capability", offline.ARCHITECTURES
 
 # A float32 sine reduces a large argument with products in float64, a float64 one with numbers on the stack.
 FORWARD = ("general.sweep", "general.merge", "general.linearise")
-# Sums over time are in float64. What is perturbed or read at a variable index is on the stack, and so is the scratch of schemes.
+# Sums over time are in float64. What is read at a variable index is on the stack, and so is the scratch of schemes.
 SUMS = ("general_derivatives.total", "general_derivatives.accumulate")
 DERIVATIVES = tuple(f"general_derivatives.{name}" for name in ("accumulate", "differentiate", "pull_inputs", "pull_parameters"))
 
