@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import reference_schwarz as reference
 
-from pitsolve.backends.cuda import arrays, small_matrices, tridiagonal_large
+from pitsolve.backends.cuda import small_matrices, tridiagonal_large
 from pitsolve.backends.cuda.launch import device
 from pitsolve.backends.cuda.tridiagonal_windows import TridiagonalWindows
 
