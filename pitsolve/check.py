@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from pitsolve.backends.cpu.pointwise import PART, magnitude
+from pitsolve.backends.cpu.pointwise import is_finite
 from pitsolve.cells.base import Cell
 
 BACKENDS = ("auto", "cpu", "cuda")
@@ -63,14 +63,6 @@ def float_array(name: str, value: object, ndims: tuple[int, ...] | None = None, 
 
 def _alternatives(values: tuple) -> str:
     return " or ".join(str(v) for v in values)
-
-
-def is_finite(array: np.ndarray) -> bool:
-    """Whether there is neither NaN nor infinity; False may be wrong where sums overflow."""
-    if array.size >= PART and array.flags.c_contiguous:
-        return bool(np.isfinite(magnitude(array)))  # on all threads
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(array.sum()))  # a finite sum has finite terms
 
 
 def all_finite(name: str, array: np.ndarray) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pitsolve import check, check_scan
-from pitsolve.backends.cpu.scan import scan as _scan_cpu
-from pitsolve.backends.cpu.workspace import aligned
+from pitsolve.backends import select
 
 
 def _times(left: np.ndarray, right: np.ndarray, extra: int) -> np.ndarray:
@@ -117,21 +116,20 @@ def affine_scan(
     """
     A, b, y0 = check_scan.scan_arguments(A, b, y0)
     reverse = check.flag("reverse", reverse)
-    check.backend_name(backend)
-    out = aligned(b.shape, b.dtype)
+    chosen = select(check.backend_name(backend))
+    arrays = chosen.arrays
     if b.size == 0:
-        return out
+        return arrays.empty(b.shape, b.dtype)
     steps, n = b.shape[-2:]
     rows = b.size // (steps * n)
     matrices = {0: (n,), 1: (1, n, n), 2: A.shape[-3:]}[A.ndim - b.ndim]
     given_A, given_b = A, b
-    A = np.ascontiguousarray(A).reshape(rows, steps, *matrices)
-    b = np.ascontiguousarray(b).reshape(rows, steps, n)
-    y0 = np.ascontiguousarray(y0).reshape(rows, n)
-    start, stop = np.zeros(rows, np.int64), np.full(rows, steps, np.int64)
-    _scan_cpu(A, b, y0, out.reshape(rows, steps, n), start, stop, reverse)
+    A, b, y0 = (arrays.from_host(np.ascontiguousarray(value).reshape(shape)) for value, shape in (
+        (A, (rows, steps, *matrices)), (b, (rows, steps, n)), (y0, (rows, n))))
+    out = arrays.empty((rows, steps, n), b.dtype)
+    chosen.scan(A, b, y0, out, np.zeros(rows, np.int64), np.full(rows, steps, np.int64), reverse)
     # NaN and infinity never turn finite again, so the last states tell without a pass over the input.
-    if not np.isfinite(out.reshape(rows, steps, n)[:, 0 if reverse else -1]).all():
+    if not arrays.finite(arrays.at_step(out, 0 if reverse else steps - 1)).all():
         check.all_finite("A", given_A)
         check.all_finite("b", given_b)
-    return out
+    return out.reshape(given_b.shape)
