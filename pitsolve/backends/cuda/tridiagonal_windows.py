@@ -26,7 +26,7 @@ class TridiagonalWindows:
         self.first, self.last, self.overlap, self.steps, self.size = first, last, overlap, *diagonal.shape[:2]
         self.offset = np.concatenate([[0], np.cumsum(last - first)])
         rows, n = int(self.offset[-1]), self.size
-        self._in_a_warp = n <= small_matrices.LARGEST
+        self._in_a_warp = small_matrices.in_a_warp(n, self.dtype)
         self.gains, self.inverses = (device().empty((rows * n * n,), self.dtype) for _ in range(2))
         self.copies, self._traces = arrays.zeros((rows, n), self.dtype), device().empty((rows,), self.dtype)
         self._right = device().empty((rows * n,), self.dtype)
