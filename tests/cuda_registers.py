@@ -11,7 +11,7 @@ CEILINGS = {
     "general_derivatives.pull_parameters": (80, 80),
     "general_derivatives.total": (32, 32),
     "general_windows.pull": (80, 128),
-    "general_windows.pull_by_block": (80, 80),
+    "general_windows.pull_by_block": (80, 96),
     "pointwise.largest": (32, 32),
     "rows.clear": (32, 32),
     "rows.compare": (32, 48),
