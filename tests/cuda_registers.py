@@ -11,7 +11,7 @@ CEILINGS = {
     "general_derivatives.pull_parameters": (80, 80),
     "general_derivatives.total": (32, 32),
     "general_windows.pull": (80, 128),
-    "general_windows.pull_by_block": (80, 80),
+    "general_windows.pull_by_block": (80, 96),
     "newton_apply.apply_chunks": (128, 168),
     "newton_chunks.reduce_chunks": (168, 176),
     "newton_tiles.enter": (24, 24),
