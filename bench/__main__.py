@@ -13,6 +13,7 @@ BENCHMARKS = {
     "multigrid": "one V-cycle of mgrit against PyMGRIT and NumPy; with --figure, residual against work of all methods",
     "windows": "shooting against the loop and torch.nn.GRU; all methods on networks of short and long memory",
     "schwarz": "windows in least squares against SciPy's direct solvers and smoothers; a model of scaling, drawn with --figure",
+    "gpu": "the CUDA backend on this card: checks, bandwidth, JAX, cuDNN; less than eight minutes",
     "networks": "a bottleneck unit against PyTorch; the gradient of ResNet-1001 in N subnetworks, with --figure",
     "startup": "import, first solve with a warm and with an empty disk cache",
 }
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
     drawing = {"picture": chosen.figure} if chosen.figure else {}
     result = importlib.import_module(f"bench.{chosen.name}").run(chosen.quick, **drawing)
     result = {"benchmark": chosen.name, "quick": chosen.quick, "machine": machine.facts(), **result}
-    print(f"\nwritten: {machine.write_json(chosen.name, result, chosen.output)}")
+    print(f"\nwritten: {machine.write_json(result.pop('file', chosen.name), result, chosen.output)}")
 
 
 if __name__ == "__main__":

@@ -65,17 +65,17 @@ def jax_affine_scan(A: np.ndarray, b: np.ndarray, y0: np.ndarray) -> Peer:
     @jax.jit
     def scan(A, b, y0):
         first = A[0] * y0 if diagonal else A[0] @ y0
-        return jax.lax.associative_scan(_compose_diagonal if diagonal else _compose, (A, b.at[0].add(first)))[1]
+        return jax.lax.associative_scan(compose_diagonal if diagonal else compose, (A, b.at[0].add(first)))[1]
 
     arrays = jax.device_put((A, b, y0))
     return Peer(lambda: np.asarray(scan(*arrays).block_until_ready()))
 
 
-def _compose_diagonal(earlier, later):
+def compose_diagonal(earlier, later):
     return later[0] * earlier[0], later[0] * earlier[1] + later[1]
 
 
-def _compose(earlier, later):
+def compose(earlier, later):
     return later[0] @ earlier[0], jnp.einsum("...ij,...j->...i", later[0], earlier[1]) + later[1]
 
 
@@ -97,7 +97,7 @@ def _shift(states, h0):
     return jnp.concatenate([h0[None], states[:-1]])
 
 
-def _deer_states(criterion, tol, max_iter, params, x, h0):
+def deer_states(criterion, tol, max_iter, params, x, h0):
     """DEER (Lim, Zhu, Selfridge and Kasim, ICLR 2024) as its authors' repository runs it: states, iterations."""
     identity = jnp.eye(len(h0), dtype=h0.dtype)[None]
 
@@ -107,7 +107,7 @@ def _deer_states(criterion, tol, max_iter, params, x, h0):
         f, J = _linearise(params, previous, x)
         z = f - jnp.einsum("tij,tj->ti", J, previous)
         elements = jnp.concatenate([identity, J]), jnp.concatenate([h0[None], z])
-        new = jax.lax.associative_scan(_compose, elements)[1][1:]
+        new = jax.lax.associative_scan(compose, elements)[1][1:]
         new = jnp.clip(new, -1e8, 1e8)
         new = jnp.where(jnp.isnan(new), 0.0, new)
         if criterion == "step":
@@ -122,7 +122,7 @@ def _deer_states(criterion, tol, max_iter, params, x, h0):
     return states, iterations
 
 
-def _implicit_deer(criterion, tol, max_iter):
+def implicit_deer(criterion, tol, max_iter):
     """The same with the gradient of the solution: one reverse associative scan with J^T, then products with df/dp.
 
     J is evaluated once more at the solution, where the authors keep the one before it: that costs a per cent or two.
@@ -130,7 +130,7 @@ def _implicit_deer(criterion, tol, max_iter):
 
     @jax.custom_vjp
     def states(params, x, h0):
-        return _deer_states(criterion, tol, max_iter, params, x, h0)[0]
+        return deer_states(criterion, tol, max_iter, params, x, h0)[0]
 
     def forward(params, x, h0):
         solution = states(params, x, h0)
@@ -141,7 +141,7 @@ def _implicit_deer(criterion, tol, max_iter):
         previous = _shift(solution, h0)
         _, J = _linearise(params, previous, x)
         transposed = jnp.concatenate([jnp.swapaxes(J[1:], 1, 2), jnp.zeros_like(J[:1])])
-        adjoint = jax.lax.associative_scan(_compose, (transposed, dstates), reverse=True)[1]
+        adjoint = jax.lax.associative_scan(compose, (transposed, dstates), reverse=True)[1]
         _, pull = jax.vjp(lambda p, h, u: jax.vmap(_gru_step, (None, 0, 0))(p, h, u), params, previous, x)
         dparams, dprevious, dx = pull(adjoint)
         return dparams, dx, dprevious[0]
@@ -169,7 +169,7 @@ def jax_deer(params: Parameters, x: np.ndarray, h0: np.ndarray, *, criterion: st
     """
     if jax is None:
         return MISSING
-    solve = jax.jit(functools.partial(_deer_states, criterion, tol, max_iter))
+    solve = jax.jit(functools.partial(deer_states, criterion, tol, max_iter))
     arrays = jax.device_put((params, x, h0))
 
     def call():
@@ -185,7 +185,7 @@ def jax_deer_gradient(params: Parameters, x: np.ndarray, h0: np.ndarray, dstates
     """Forward and gradient of sum(states * dstates) by DEER in JAX; ``call()`` gives (states, dparams, dx, dh0)."""
     if jax is None:
         return MISSING
-    states_of = _implicit_deer(criterion, tol, max_iter)
+    states_of = implicit_deer(criterion, tol, max_iter)
 
     @jax.jit
     def solve(params, x, h0, dstates):

@@ -5,18 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from pitsolve import check, check_windows
-from pitsolve.backends.cpu.scan import scan
-from pitsolve.backends.cpu.workspace import aligned_zeros
 from pitsolve.cells.base import Cell, GatedCell, Parameters
 from pitsolve.methods.mgrit import adjoint_mgrit
 from pitsolve.methods.problem import Problem
 from pitsolve.methods.shooting_adjoint import adjoint_shooting, carries_by_shooting
 from pitsolve.solution import Gradient, Solution, Status
-from pitsolve.solve import default_tolerance, prepare
+from pitsolve.solve import default_tolerance, place_of, prepare, unbatched
 from pitsolve.work import Stage, Work, loop_stage, pointwise_stages
 
 METHODS = ("auto", "sequential", "scan", "shooting", "mgrit")
-_MAX_MEMORY = 4 << 20  # bytes of scratch: a slab of partial derivatives stays in the second-level cache
 
 
 def gradient(
@@ -48,7 +45,7 @@ def gradient(
         ``"auto"`` takes ``shooting`` where that found the solution at once, else ``sequential``, except for cells whose
         Jacobian is needed anyway.
     backend : str
-        ``"auto"`` or ``"cpu"``.
+        ``"cpu"``, ``"cuda"`` (docs/gpu.md), or ``"auto"``: where the arrays are, on a CUDA device or on the host.
     **options
         Of ``shooting``: ``window``, its steps, and ``tol``, the size below which a contribution to the adjoint, relative to the
         largest, is left out (default 16 units of rounding). Of ``mgrit``: ``tol``, the relative error of the adjoint states
@@ -79,39 +76,47 @@ def gradient(
     (5, 5)
     """
     check.choice("method", method, METHODS)
-    check.backend_name(backend)
     options = check.options(method, options, check_windows.GRADIENT.get(method, {}))
     if not isinstance(solution, Solution):
         raise TypeError(f"solution must be what pitsolve.solve returned, got {type(solution).__name__}")
-    problem, batched = prepare(cell, params, x, h0, solution.lengths)
-    batch, steps = problem.x.shape[:2]
-    states = check.states_like("solution.states", solution.states, batch, steps, cell, batched)
-    dstates = check.states_like("dstates", dstates, batch, steps, cell, batched)
-    check.same_dtype({"params and x": problem.h0, "solution.states": states, "dstates": dstates})
-    check.finite_to("solution.states", states, problem.stop)
-    check.finite_to("dstates", dstates, problem.stop)
-    if method == "auto":
-        forgets = solution.method == "shooting" and solution.status is Status.CONVERGED and np.max(solution.iterations) <= 1
-        method = ("shooting" if forgets else "sequential") if isinstance(cell, GatedCell) else "scan"
-    dx = aligned_zeros(problem.x.shape, problem.x.dtype)  # a stated pullback may leave out inputs that do not matter
-    one = slice(None) if batched else 0
+    with place_of(backend, params, x, dstates, solution.states, h0) as place:
+        problem, batched = prepare(cell, params, x, h0, solution.lengths, place)
+        batch, steps = problem.x.shape[:2]
+        states = check.states_like("solution.states", solution.states, batch, steps, cell, batched)
+        dstates = check.states_like("dstates", dstates, batch, steps, cell, batched)
+        check.same_dtype({"params and x": problem.h0, "solution.states": states, "dstates": dstates})
+        check.finite_to("solution.states", states, problem.stop)
+        check.finite_to("dstates", dstates, problem.stop)
+        if method == "auto":
+            forgets = solution.method == "shooting" and solution.status is Status.CONVERGED and np.max(solution.iterations) <= 1
+            method = ("shooting" if forgets else "sequential") if isinstance(cell, GatedCell) else "scan"
+        states, dstates = place.array(states), place.array(dstates)
+        dx = problem.backend.arrays.zeros(problem.x.shape, problem.x.dtype)  # a pullback may leave out inputs
+        by_params, dh0, estimate, work = _solve(problem, states, dstates, dx, method, options)
+        if estimate is not None and not batched:
+            estimate = estimate[0]
+        return Gradient(params={name: place.give(value, like=params[name]) for name, value in by_params.items()},
+                        x=place.give(unbatched(dx, batched)) if cell.input_size else None,
+                        h0=place.give(unbatched(dh0, batched)), method=method, error_estimate=estimate, work=work)
+
+
+def _solve(problem: Problem, states: np.ndarray, dstates: np.ndarray, dx: np.ndarray, method: str, options: dict):
+    """Gradients by parameters and h_0, the estimated errors or None, and the work; dL/dx goes to ``dx``."""
     estimate, stages, levels = None, _stages(method, problem.stop), 1
     if method == "mgrit":
         options = check_windows.settle_adjoint(problem, options)
-        carries, errors, stages, levels = adjoint_mgrit(problem, states, dstates, **options)
-        by_params, dh0, estimate = *_by_carries(problem, states, dstates, carries, dx), errors[one]
+        carries, estimate, stages, levels = adjoint_mgrit(problem, states, dstates, **options)
+        by_params, dh0 = _by_carries(problem, states, dstates, carries, dx)
     elif method == "shooting":
         options = {"tol": default_tolerance(states.dtype), **options}
-        if isinstance(cell, GatedCell):
+        if isinstance(problem.model.cell, GatedCell):
             by_params, dh0 = adjoint_shooting(problem, states, dstates, dx, **options)
         else:
             carries = carries_by_shooting(problem, states, dstates, **options)
             by_params, dh0 = _by_carries(problem, states, dstates, carries, dx)
     else:
         by_params, dh0 = _adjoint(problem, states, dstates, dx, method)
-    work = None if stages is None else Work(tuple(stages), loop_stage(problem.stop), levels)
-    return Gradient(params=by_params, x=dx[one] if cell.input_size else None, h0=dh0[one], method=method,
-                    error_estimate=estimate, work=work)
+    return by_params, dh0, estimate, None if stages is None else Work(tuple(stages), loop_stage(problem.stop), levels)
 
 
 def _stages(method: str, stop: np.ndarray) -> list[Stage] | None:
@@ -127,9 +132,10 @@ def _adjoint(problem: Problem, states: np.ndarray, dstates: np.ndarray, dx: np.n
     start = np.zeros_like(stop)
     totals = model.totals(dx)
     back_substitution = method == "sequential" and isinstance(model.cell, GatedCell)
-    carry = model.carry(np.zeros_like(problem.h0)) if back_substitution else np.zeros_like(problem.h0)
+    zero = problem.backend.arrays.zeros(problem.h0.shape, problem.h0.dtype)
+    carry = model.carry(zero) if back_substitution else zero
     step_bytes = 2 * model.step_bytes(model.VALUE if back_substitution else model.BLOCKS)
-    for begin, end in reversed(problem.slabs(step_bytes, _MAX_MEMORY)):
+    for begin, end in reversed(problem.slabs(step_bytes, problem.backend.loop_memory())):
         previous = problem.previous(states, begin)
         adjoint = model.work.take("adjoint", batch, end - begin, problem.h0.shape[1])
         if back_substitution:
@@ -145,17 +151,17 @@ def _adjoint(problem: Problem, states: np.ndarray, dstates: np.ndarray, dx: np.n
 
 def _by_carries(problem: Problem, states: np.ndarray, dstates: np.ndarray, carries: np.ndarray, dx: np.ndarray):
     """The gradients from c_t = J_t^T lambda_t, known for all t: lambda_t = dL/dh_t + c_{t+1}, dL/dh_0 = c_0."""
-    model, stop, batch = problem.model, problem.stop, problem.stop.size
+    model, stop, batch, arrays = problem.model, problem.stop, problem.stop.size, problem.backend.arrays
     start, totals = np.zeros_like(stop), model.totals(dx)
-    for begin, end in reversed(problem.slabs(2 * model.step_bytes(model.BLOCKS), _MAX_MEMORY)):
+    for begin, end in reversed(problem.slabs(2 * model.step_bytes(model.BLOCKS), problem.backend.loop_memory())):
         previous = problem.previous(states, begin)
         adjoint = model.work.take("adjoint", batch, end - begin, problem.h0.shape[1])
-        adjoint[...] = dstates[:, begin:end]
-        after = carries[:, begin + 1:end + 1]  # zero from the end of each sequence on
-        adjoint[:, :after.shape[1]] += after
+        arrays.copy_steps(adjoint, dstates, begin)
+        arrays.add_steps(adjoint, carries, begin + 1)  # zero from the end of each sequence on
         partials = model.partials(problem.x, states, previous, begin, end, start, stop)
         model.accumulate(totals, partials, problem.x, states, previous, adjoint, begin, start, stop)
-    return model.finish(totals), carries[:, 0].copy() if carries.shape[1] else np.zeros_like(problem.h0)
+    dh0 = arrays.at_step(carries, 0) if problem.steps else arrays.zeros(problem.h0.shape, problem.h0.dtype)
+    return model.finish(totals), dh0
 
 
 def _reverse_scan(problem, jacobian, dstates, carry, adjoint, begin) -> np.ndarray:
@@ -163,20 +169,15 @@ def _reverse_scan(problem, jacobian, dstates, carry, adjoint, begin) -> np.ndarr
 
     The scan runs over y_t = lambda_{t-1} = dL/dh_{t-1} + J_t^T lambda_t, so that its last value at t = 1 is dL/dh_0.
     """
-    batch, length, _ = adjoint.shape
-    rows = np.arange(batch)
+    arrays, length = problem.backend.arrays, adjoint.shape[1]
     last = np.clip(problem.stop - begin, 0, length)
-    ends_here = (last > 0) & (problem.stop <= begin + length)
-    carry[ends_here] = dstates[rows[ends_here], problem.stop[ends_here] - 1]
+    ends_here = np.flatnonzero((last > 0) & (problem.stop <= begin + length))
+    arrays.put_rows(carry, ends_here, arrays.take(dstates, ends_here, problem.stop[ends_here] - 1))
     shifted = problem.model.work.take("shifted", *adjoint.shape)
-    if begin == 0:
-        shifted[:, 0] = 0.0
-        shifted[:, 1:] = dstates[:, :length - 1]
-    else:
-        shifted[...] = dstates[:, begin - 1:begin - 1 + length]
-    scan(jacobian, shifted, carry, shifted, np.zeros_like(last), last, reverse=True, transpose=True)
-    adjoint[:, :-1] = shifted[:, 1:]
-    reached = last > 0
-    adjoint[rows[reached], last[reached] - 1] = carry[reached]
-    carry[reached] = shifted[reached, 0]
+    arrays.copy_steps(shifted, dstates, begin - 1)
+    problem.backend.scan(jacobian, shifted, carry, shifted, np.zeros_like(last), last, reverse=True, transpose=True)
+    arrays.copy_steps(adjoint, shifted, 1)
+    reached = np.flatnonzero(last > 0)
+    arrays.put(adjoint, reached, last[reached] - 1, arrays.rows(carry, reached))
+    arrays.put_rows(carry, reached, arrays.take(shifted, reached, np.zeros_like(reached)))
     return carry

@@ -43,7 +43,7 @@ def _cache() -> str:
     from pitsolve.backends.cpu import pointwise
     from pitsolve.compile import specialise
 
-    return f"{specialise(pointwise.measure).stats.cache_path} (NUMBA_CACHE_DIR moves it)"
+    return f"{specialise(pointwise.measure_rows).stats.cache_path} (NUMBA_CACHE_DIR moves it)"
 
 
 def _driver_text(driver: ctypes.CDLL, code: int) -> str:

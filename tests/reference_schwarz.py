@@ -83,3 +83,53 @@ def toeplitz(d, steps):
     """tridiag(-1, d, -1)."""
     random = np.random.default_rng(0)
     return BlockTridiagonal(np.full((steps, 1, 1), d), -np.ones((steps - 1, 1, 1)), random.normal(size=(steps, 1)))
+
+
+def random_problem(n, steps, dominance, dtype=np.float64, seed=0):
+    """A random positive definite matrix; windows interact the less, the larger ``dominance`` is."""
+    random = np.random.default_rng(seed)
+    off = random.normal(size=(steps - 1, n, n)) / np.sqrt(n)
+    diagonal = random.normal(size=(steps, n, n)) / np.sqrt(n)
+    diagonal = diagonal @ diagonal.transpose(0, 2, 1) + dominance * np.eye(n)
+    diagonal[1:] += off.transpose(0, 2, 1) @ off / dominance
+    return BlockTridiagonal(*(array.astype(dtype) for array in (diagonal, off, random.normal(size=(steps, n)))))
+
+
+def window_solution(case, i, mu, split, left, right, from_left, from_right):
+    """What window i makes of matrices and messages at its ends; ``case`` has a problem, its windows and their overlap."""
+    matrix, f = dense(case.problem)
+    n, s, p = case.problem.size, case.overlap, case.count
+    here = window_indices(case.boundaries, s, n)[i]
+    rhs = f[here].astype(np.float64)
+    rhs[:n] += from_left[i, 0]
+    rhs[-n:] += from_right[i, 0]
+    inside = matrix[np.ix_(here, here)].astype(np.float64)
+    local = inside.copy()
+    local[:n, :n] += left[i]
+    local[-n:, -n:] += right[i]
+    for shared, message in ([(slice(0, s * n), from_left[i, 1:])] if i > 0 else []) + (
+            [(slice(len(here) - s * n, len(here)), from_right[i, 1:])] if i < p - 1 else []):
+        local[shared, shared] += mu * np.eye(s * n)
+        if len(message):
+            rhs[shared] += mu * message.ravel()
+            rhs -= split * (inside[:, shared] @ message.ravel())
+    return np.linalg.solve(local, rhs).reshape(-1, n)
+
+
+def eliminated(case, i, left, right):
+    """Schur complements (to the left, to the right) of what window i has beyond its overlaps; zero at the ends of the chain."""
+    matrix, _ = dense(case.problem)
+    n, s, steps = case.problem.size, case.overlap, len(case.problem.rhs)
+    first, last = case.first[i], case.boundaries[i + 1]
+    out = np.zeros((2, n, n))
+    if i > 0:  # the steps from the neighbour's end on
+        inside = matrix[(first + s) * n:last * n, (first + s) * n:last * n].astype(np.float64)
+        inside[-n:, -n:] += right[i]
+        beyond = matrix[(first + s - 1) * n:(first + s) * n, (first + s) * n:last * n]
+        out[0] = -beyond @ np.linalg.solve(inside, beyond.T)
+    if last < steps:
+        inside = matrix[first * n:(last - s) * n, first * n:(last - s) * n].astype(np.float64)
+        inside[:n, :n] += left[i]
+        beyond = matrix[(last - s) * n:(last - s + 1) * n, first * n:(last - s) * n]
+        out[1] = -beyond @ np.linalg.solve(inside, beyond.T)
+    return out

@@ -1,7 +1,5 @@
 """Gradients: every cell against complex steps through the naive loop, for every way to get at states and adjoints."""
 
-import importlib
-
 import numba
 import numpy as np
 import pytest
@@ -10,8 +8,8 @@ from models import METHODS, MODELS, QUADRATIC, Model, naive_quadratic
 from numpy.testing import assert_allclose, assert_array_equal
 
 import pitsolve as ps
+from pitsolve.backends import cpu
 
-MODULE = importlib.import_module("pitsolve.gradient")  # the name pitsolve.gradient is the function
 both = pytest.mark.parametrize("method", ["sequential", "scan"])
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 GRU, CUSTOM = MODELS["gru"], MODELS["custom"]
@@ -102,7 +100,7 @@ def test_the_gradient_does_not_depend_on_the_forward_method(forward):
 @pytest.mark.parametrize("slabs", [1, 1 << 22])
 @both
 def test_ragged_gradients_are_those_of_the_sequences_alone(model, method, slabs, monkeypatch):
-    monkeypatch.setattr(MODULE, "_MAX_MEMORY", slabs)
+    monkeypatch.setattr(cpu, "loop_memory", lambda: slabs)
     lengths = np.array([600, 0, 1, 256, 257])
     params, x, h0 = model.problem(steps=600, batch=5)
     for b, stop in enumerate(lengths):
@@ -132,7 +130,7 @@ def test_ragged_gradients_are_those_of_the_sequences_alone(model, method, slabs,
 def test_slabs_of_time_give_the_same_gradient(model, method, monkeypatch):
     params, x, h0, solution, dstates = case(model, steps=700, batch=2)
     whole = ps.gradient(model.cell, params, x, solution, dstates, h0, method=method)
-    monkeypatch.setattr(MODULE, "_MAX_MEMORY", 1)
+    monkeypatch.setattr(cpu, "loop_memory", lambda: 1)
     slabs = ps.gradient(model.cell, params, x, solution, dstates, h0, method=method)
     close(slabs, flat(whole), 1e-4 if model.dtype == np.float32 else 1e-12)
 

@@ -140,6 +140,7 @@ class GeneralCell(Cell):
     """
 
     constants = ()  # pairs (name, number)
+    precise = False  # whether the functions compute in float64 whatever the dtype of the states
     jacobian = None
     diagonal = None
     pullback = None

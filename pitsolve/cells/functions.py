@@ -13,9 +13,9 @@ def sigmoid(x):
 
 @register_jitable
 def power(z, k):
-    """z to a positive whole power, by repeated squaring."""
+    """z to a positive whole power, by repeated squaring; k may come as a floating-point number."""
     result = z
-    k -= 1
+    k = int(k) - 1
     while k > 0:
         if k % 2 == 1:
             result = result * z

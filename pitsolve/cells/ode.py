@@ -99,11 +99,15 @@ class ODE(GeneralCell):
         return replace(self, dt=self.dt * ratio, scheme=self.coarse_scheme or self.scheme), params
 
     @property
+    def precise(self) -> bool:
+        return SCHEMES[self.scheme] is not None
+
+    @property
     def _functions(self) -> tuple[Callable | None, ...]:
         weight = SCHEMES[self.scheme]
         if weight is None:
-            return explicit(self.rhs, self.scheme), None, None, None
-        return implicit(self.rhs, weight, self.parameters)
+            return explicit(self.rhs, self.scheme, self.state_size), None, None, None
+        return implicit(self.rhs, weight, self.parameters, self.state_size, self.input_size)
 
     @property
     def step(self) -> Callable:

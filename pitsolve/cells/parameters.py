@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from pitsolve.cells.memory import flat, part
+
 Fields = tuple[tuple[str, tuple[int, ...]], ...]  # name and shape of everything in p
 
 
@@ -31,13 +33,13 @@ def packing(fields: Fields) -> tuple[Callable, Callable, Callable]:
     views, gathered, scattered, offset = [], ["pass"], ["pass"], 0
     for name, shape in fields:
         size = math.prod(shape)
-        views.append(f"theta[{offset}:{offset + size}].reshape({shape!r})")
-        loop = f"flat = p.{name}.ravel()\n    for i in range({size}): "  # array expressions take seconds to compile
-        gathered.append(f"{loop} theta[{offset} + i] = flat[i]")
-        scattered.append(f"{loop} flat[i] += theta[{offset} + i]")
+        views.append(f"part(theta, {offset}, {shape!r})")
+        loop = f"values = flat(p.{name})\n    for i in range({size}): "  # array expressions take seconds to compile
+        gathered.append(f"{loop} theta[{offset} + i] = values[i]")
+        scattered.append(f"{loop} values[i] += theta[{offset} + i]")
         offset += size
     # The name of a module makes compiled code that uses these functions loadable from the cache.
-    names = {"__name__": __name__, "Parameters": namedtuple("Parameters", dict(fields))}
+    names = {"__name__": __name__, "Parameters": namedtuple("Parameters", dict(fields)), "part": part, "flat": flat}
     exec(f"def bundle(theta):\n    return Parameters({', '.join(views)})\n"
          "def gather(p, theta):\n    " + "\n    ".join(gathered) + "\n"
          "def scatter(theta, p):\n    " + "\n    ".join(scattered), names)

@@ -9,10 +9,10 @@ import functools
 import math
 from collections.abc import Callable
 
-import numpy as np
 from numba.extending import register_jitable
 
 from pitsolve.cells.functions import eliminate
+from pitsolve.cells.memory import part, scratch
 from pitsolve.cells.parameters import Fields, packing
 
 TINY = 1e-100  # far above the 1e-200 of the kernels: a complex step through `step` leaves no trace in the F of its Newton steps
@@ -21,26 +21,29 @@ SCHEMES = {"euler": None, "rk4": None, "backward_euler": 1.0, "trapezoid": 0.5} 
 
 
 @functools.cache
-def explicit(rhs: Callable, scheme: str) -> Callable:
-    """``step`` of forward Euler or of the classical method of Runge and Kutta; complex steps through it are cheap enough."""
+def explicit(rhs: Callable, scheme: str, n: int) -> Callable:
+    """``step`` of forward Euler or of the classical method of Runge and Kutta for states of width n.
+
+    Complex steps through it are cheap enough.
+    """
     register_jitable(rhs)
 
     def euler(p, x, h, new):
         rhs(p, x, h, new)
-        for i in range(h.size):
+        for i in range(n):
             new[i] = h[i] + p.dt[0] * new[i]
 
     def rk4(p, x, h, new):
-        rows = np.empty((2, h.size), new.dtype)
+        rows = scratch(2, n, h[0])
         state, slope = rows[0], rows[1]
-        for i in range(h.size):
+        for i in range(n):
             new[i] = h[i]
             state[i] = h[i]
         for stage in range(4):
             rhs(p, x, state, slope)
             weight = p.dt[0] / (6.0 if stage in (0, 3) else 3.0)
             ahead = p.dt[0] * (1.0 if stage == 2 else 0.5)
-            for i in range(h.size):
+            for i in range(n):
                 new[i] += weight * slope[i]
                 state[i] = h[i] + ahead * slope[i]
 
@@ -48,12 +51,13 @@ def explicit(rhs: Callable, scheme: str) -> Callable:
 
 
 @functools.cache
-def implicit(rhs: Callable, c: float, fields: Fields) -> tuple[Callable, Callable, Callable, Callable]:
-    """step, jacobian, diagonal and pullback of the implicit scheme with weight c."""
+def implicit(rhs: Callable, c: float, fields: Fields, n: int, m: int) -> tuple[Callable, Callable, Callable, Callable]:
+    """step, jacobian, diagonal and pullback of the implicit scheme with weight c, for states of width n and m inputs."""
     register_jitable(rhs)
     bundle, gather, _ = map(register_jitable, packing((*fields, ("dt", (1,)))))
     scatter = register_jitable(packing(fields)[2])
     total_size = sum(math.prod(shape) for _, shape in fields)
+    width, count = total_size + 1, 2 if c < 1.0 else 1  # of theta with dt; of the states at which f is evaluated
 
     @register_jitable
     def add_slopes(p, x, u, factor, rows, matrix, transposed):
@@ -79,13 +83,12 @@ def implicit(rhs: Callable, c: float, fields: Fields) -> tuple[Callable, Callabl
                 matrix[i, j] = 1.0 if i == j else 0.0
 
     def step(p, x, h, new):
-        n = h.size
         dt = p.dt[0]
         # Double precision for states of float32 too, so that their rounding does not stop Newton's method.
-        rows = np.full((3, n), h[0] + 0.0)
+        rows = scratch(3, n, h[0] + 0.0)
         u, known, slope = rows[0], rows[1], rows[2]
-        change = slope.reshape((n, 1))
-        scratch, matrix = np.empty((2, n), np.complex128), np.empty((n, n))
+        change = part(slope, 0, (n, 1))
+        points, matrix = scratch(2, n, 0j), scratch(n, n, 0.0)
         for i in range(n):
             u[i] = h[i]
             known[i] = h[i]
@@ -99,7 +102,7 @@ def implicit(rhs: Callable, c: float, fields: Fields) -> tuple[Callable, Callabl
             for i in range(n):
                 slope[i] = known[i] + dt * c * slope[i] - u[i]
             identity(matrix)
-            add_slopes(p, x, u, -(c * dt).real, scratch, matrix, False)
+            add_slopes(p, x, u, -(c * dt).real, points, matrix, False)
             eliminate(matrix, change)
             size, scale, tangent = 0.0, 0.0, 0.0
             for i in range(n):
@@ -121,22 +124,21 @@ def implicit(rhs: Callable, c: float, fields: Fields) -> tuple[Callable, Callabl
             new[i] = math.nan
 
     def jacobian(p, x, h, new, J):
-        n = h.size
         dt = p.dt[0]
-        scratch, matrix = np.empty((2, n), np.complex128), np.empty((n, n))
+        points, matrix = scratch(2, n, 0j), scratch(n, n, 0.0)
         identity(matrix)
-        add_slopes(p, x, new, -c * dt, scratch, matrix, False)
+        add_slopes(p, x, new, -c * dt, points, matrix, False)
         identity(J)
         if c < 1.0:
-            add_slopes(p, x, h, (1.0 - c) * dt, scratch, J, False)
+            add_slopes(p, x, h, (1.0 - c) * dt, points, J, False)
         eliminate(matrix, J)
 
     write_jacobian = register_jitable(jacobian)
 
     def diagonal(p, x, h, new, d):
-        J = np.empty((h.size, h.size))
+        J = scratch(n, n, 0.0)
         write_jacobian(p, x, h, new, J)
-        for i in range(h.size):
+        for i in range(n):
             d[i] = J[i, i]
 
     @register_jitable
@@ -150,28 +152,27 @@ def implicit(rhs: Callable, c: float, fields: Fields) -> tuple[Callable, Callabl
         return total
 
     def pullback(p, x, h, new, v, dp, dx, dh):
-        n, m, count = h.size, x.size, 2 if c < 1.0 else 1
         dt = p.dt[0]
-        scratch, matrix, w = np.empty((2, n), np.complex128), np.empty((n, n)), np.empty((n, 1))
+        points, matrix, w = scratch(2, n, 0j), scratch(n, n, 0.0), scratch(n, 1, 0.0)
         identity(matrix)
-        add_slopes(p, x, new, -c * dt, scratch, matrix, True)
+        add_slopes(p, x, new, -c * dt, points, matrix, True)
         for i in range(n):
             w[i, 0] = v[i]
         eliminate(matrix, w)
-        states, weights = np.empty((count, n), np.complex128), np.empty((count, n))
+        states, weights = scratch(count, n, 0j), scratch(count, n, 0.0)
         for i in range(n):
             dh[i] = w[i, 0]
             states[0, i], weights[0, i] = new[i], c * dt * w[i, 0]
         if c < 1.0:
             identity(matrix)
-            add_slopes(p, x, h, (1.0 - c) * dt, scratch, matrix, True)
+            add_slopes(p, x, h, (1.0 - c) * dt, points, matrix, True)
             for i in range(n):
                 total = 0.0
                 for j in range(n):
                     total += matrix[i, j] * w[j, 0]
                 dh[i] = total
                 states[1, i], weights[1, i] = h[i], (1.0 - c) * dt * w[i, 0]
-        theta, inputs, slopes = np.empty(total_size + 1, np.complex128), np.empty(m, np.complex128), np.empty(total_size)
+        theta, inputs, slopes = scratch(1, width, 0j)[0], scratch(1, m, 0j)[0], scratch(1, total_size, 0.0)[0]
         gather(p, theta)
         for j in range(m):
             inputs[j] = x[j]
@@ -179,12 +180,12 @@ def implicit(rhs: Callable, c: float, fields: Fields) -> tuple[Callable, Callabl
         for j in range(total_size):
             value = theta[j]
             theta[j] = complex(value.real, TINY)
-            slopes[j] = along(q, inputs, states, weights, scratch[0])
+            slopes[j] = along(q, inputs, states, weights, points[0])
             theta[j] = value
         scatter(slopes, dp)
         for j in range(m):
             inputs[j] = complex(x[j], TINY)
-            dx[j] = along(q, inputs, states, weights, scratch[0])
+            dx[j] = along(q, inputs, states, weights, points[0])
             inputs[j] = x[j]
 
     return step, jacobian, diagonal, pullback

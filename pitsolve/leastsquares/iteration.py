@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 
-from pitsolve.backends.cpu.pointwise import magnitude
-from pitsolve.backends.cpu.tridiagonal_windows import TridiagonalWindows
 from pitsolve.leastsquares.mailbox import Mailboxes
 from pitsolve.leastsquares.problem import BlockTridiagonal
 from pitsolve.leastsquares.stopping import ErrorEstimate
@@ -28,20 +27,22 @@ class Options(NamedTuple):
 
 
 class Schwarz:
-    """Windows with their factors, their copies x_i and their mail.
+    """Windows with their factors, their copies x_i and their mail. Guesses, solutions and mail are arrays of the host.
 
     Complement: (N_ii + mu P_i) x_i = f_i - N_{i,ext} x_ext + mu sum_j x_j|O, every unknown outside of I_i from a neighbour.
     Split: (N_ii + mu P_i) x_i = f_i - sum_j N_ij x_j + mu sum_j x_j|O, the copies on an overlap add up.
     """
 
-    def __init__(self, problem: BlockTridiagonal, chain: Chain, options: Options):
-        self.problem, self.chain, self.split = problem, chain, options.split
+    def __init__(self, problem: BlockTridiagonal, chain: Chain, options: Options, backend: ModuleType):
+        self.problem, self.chain, self.split, self.backend = problem, chain, options.split, backend
         p, n, dtype = chain.count, problem.size, problem.rhs.dtype
         self.everyone = np.arange(p)
         self.order = {"additive": [self.everyone], "oddeven": [self.everyone[::2], self.everyone[1::2]],
                       "multiplicative": list(self.everyone[:, None])}[options.mode]
         overlap = chain.overlap if p > 1 else 0
-        self.windows = TridiagonalWindows(problem.diagonal, problem.off_diagonal, chain.first, chain.last, overlap)
+        self.arrays = self.backend.arrays
+        diagonal, off_diagonal, self.rhs = map(self.arrays.from_host, (problem.diagonal, problem.off_diagonal, problem.rhs))
+        self.windows = self.backend.TridiagonalWindows(diagonal, off_diagonal, chain.first, chain.last, overlap)
         self.mail = Mailboxes(p, (1 + overlap if options.mu > 0 or options.split else 1, n), dtype)
         self.transmissions = Mailboxes(p, (n, n), dtype)
         self._read = np.zeros((2, *self.mail.from_left.shape), dtype)  # the messages that the copies answer
@@ -61,10 +62,7 @@ class Schwarz:
 
     def start(self, g: np.ndarray) -> None:
         """Copies of a guess (T, n), sent to the neighbours; in the split formulation halves on the overlaps."""
-        if self.split:
-            g = g / self.chain.sharing[:, None]
-        for i in range(self.chain.count):
-            self.windows.window(i)[:] = g[self.chain.first[i]:self.chain.last[i]]
+        self.windows.begin(self.arrays.from_host(g), self.split)
         self._answered[:] = False
         self._send(self.everyone)
 
@@ -87,31 +85,22 @@ class Schwarz:
         if self._answered[chosen[0]]:
             change, length = self.windows.correct(chosen, self.split, left - self._read[0], right - self._read[1])
         else:
-            change, length = self.windows.solve(chosen, self.problem.rhs, self.split, left, right)
+            change, length = self.windows.solve(chosen, self.rhs, self.split, left, right)
         self._answered[chosen] = True
         self._read[:, chosen] = left[chosen], right[chosen]
         return change[chosen], length
 
     def merge(self) -> np.ndarray:
         """One solution (T, n) of all copies: their mean on the overlaps, or their sum in the split formulation (eq. 18)."""
-        g, s = np.empty_like(self.problem.rhs), self.windows.overlap
-        for i, (first, last) in enumerate(zip(self.chain.first, self.chain.last)):
-            window, shared = self.windows.window(i), s if i > 0 else 0
-            g[first + shared:last] = window[shared:]
-            g[first:first + shared] += window[:shared]
-            if not self.split:
-                g[first:first + shared] /= 2
-        return g
+        return self.arrays.to_host(self.windows.merge(self.split))
 
     def mismatch(self) -> float:
         """Largest 2-norm of what the two copies of an overlap differ by."""
-        s, window = self.windows.overlap, self.windows.window
-        return max((float(np.linalg.norm(window(i + 1)[:s] - window(i)[len(window(i)) - s:]))
-                    for i in range(self.chain.count - 1)), default=0.0)
+        return self.windows.mismatch()
 
     def residual(self, g: np.ndarray) -> float:
         """Largest |f - N g|."""
-        return magnitude(self.windows.residual(self.problem.rhs, g))
+        return self.backend.magnitude(self.windows.residual(self.rhs, self.arrays.from_host(g)))
 
     @property
     def bytes(self) -> int:

@@ -29,32 +29,29 @@ class EnergyEstimate:
 def conjugate_gradients(schwarz: Schwarz, guess: np.ndarray, tol: float, max_iter: int) -> tuple[np.ndarray, EnergyEstimate]:
     """N g = f by steps that are conjugate after z = sum_i E_i (N_ii + D_i)^-1 R_i r.
 
-    Sums are NumPy's over whole arrays, so they depend on no number of threads.
+    Sums run over whole arrays in a fixed order, so they depend on no number of threads.
     """
-    windows, rhs = schwarz.windows, schwarz.problem.rhs
-    silence = np.zeros_like(schwarz.mail.from_left)
-    nothing = np.zeros_like(rhs)
+    windows, rhs, arrays = schwarz.windows, schwarz.rhs, schwarz.backend.arrays
+    combine, dot = arrays.combine, arrays.dot
+    silence, nothing = np.zeros_like(schwarz.mail.from_left), arrays.zeros(rhs.shape, rhs.dtype)
 
     def precondition(r: np.ndarray) -> np.ndarray:
         windows.solve(schwarz.everyone, r, False, silence, silence)
-        z = np.zeros_like(r)
-        for i in range(schwarz.chain.count):
-            z[schwarz.chain.first[i]:schwarz.chain.last[i]] += windows.window(i)
-        return z
+        return windows.merge(True)
 
-    estimate, g = EnergyEstimate(), guess.copy()
+    estimate, g = EnergyEstimate(), arrays.copy(arrays.from_host(guess))
     r = windows.residual(rhs, g)
     z = precondition(r)
-    direction, rho = z, float((r * z).sum())
+    direction, rho = z, dot(r, z)
     while estimate.error > tol and len(estimate.decreases) < max_iter and rho > 0:
-        product = -windows.residual(nothing, direction)
-        step = rho / float((direction * product).sum())
-        g += r.dtype.type(step) * direction
-        r -= r.dtype.type(step) * product
-        estimate.add(step * rho, float((g * (rhs - r)).sum()))
+        product = windows.residual(nothing, direction)
+        arrays.scale(product, -1.0)
+        step = rho / dot(direction, product)
+        g, r = combine(1.0, g, step, direction), combine(1.0, r, -step, product)
+        estimate.add(step * rho, dot(g, combine(1.0, rhs, -1.0, r)))
         z = precondition(r)
-        new = float((r * z).sum())
-        direction, rho = z + r.dtype.type(new / rho) * direction, new
+        new = dot(r, z)
+        direction, rho = combine(1.0, z, new / rho, direction), new
     if rho == 0:
         estimate.error = 0.0
-    return g, estimate
+    return arrays.to_host(g), estimate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from types import ModuleType
 
 import numpy as np
 
@@ -14,13 +15,14 @@ from pitsolve.leastsquares.krylov import conjugate_gradients
 from pitsolve.leastsquares.problem import BlockTridiagonal
 from pitsolve.leastsquares.result import SchwarzError, SchwarzSolution, SchwarzStatus
 from pitsolve.leastsquares.windows import Chain
+from pitsolve.place import placed
 
 
 def schwarz_lstsq(
     problem: BlockTridiagonal, windows: int | np.ndarray, *, overlap: int = 4, formulation: str = "complement",
     mode: str = "additive", mu: float | str | None = None, transmission: str = "dirichlet", sweeps: int | None = None,
     accel: str | None = None, tol: float | None = None, max_iter: int = 1000, x0: np.ndarray | None = None,
-    noise: float = 1.0, on_failure: str = "fallback",
+    noise: float = 1.0, on_failure: str = "fallback", backend: str = "auto",
 ) -> SchwarzSolution:
     r"""Solve a least-squares problem in time by overlapping windows, all at once.
 
@@ -69,6 +71,8 @@ def schwarz_lstsq(
         Standard deviation of the errors of the rows, for ``mu="discrepancy"``; 1 is right for ``from_state_space``.
     on_failure : {"fallback", "raise", "warn"}
         What happens if the windows do not converge: a direct solution, a ``SchwarzError``, or a warning and what was reached.
+    backend : str
+        ``"cpu"`` or ``"cuda"`` (docs/gpu.md); ``"auto"`` is the CPU, where the arrays of a problem are.
 
     Returns
     -------
@@ -106,30 +110,31 @@ def schwarz_lstsq(
         mu = float(np.median(penalties(check.with_rows(problem), chain, None if x0 is None else guess, rule, noise)))
     options = check.options(problem, chain, formulation, mode, mu, transmission, sweeps, accel)
     check.choice("on_failure", on_failure, ("fallback", "raise", "warn"))
-    if chain.count == 1:
-        return _direct(problem, chain)
-    solve = _by_conjugate_gradients if accel == "cg" else _by_windows
-    result = solve(problem, chain, options, guess, tol, max_iter)
-    if result.converged:
-        return result
-    if on_failure == "raise":
-        raise SchwarzError(result)
-    if on_failure == "warn":
-        warnings.warn(result.status.value, RuntimeWarning, stacklevel=2)
-        return result
-    return replace(_direct(problem, chain), status=SchwarzStatus.FALLBACK, iterations=result.iterations, rate=result.rate,
-                   changes=result.changes, mu=result.mu, bytes_per_interface=result.bytes_per_interface,
-                   bytes_total=result.bytes_total)
+    with placed(backend) as place:
+        if chain.count == 1:
+            return _direct(problem, chain, place.backend)
+        solve = _by_conjugate_gradients if accel == "cg" else _by_windows
+        result = solve(problem, chain, options, guess, tol, max_iter, place.backend)
+        if result.converged:
+            return result
+        if on_failure == "raise":
+            raise SchwarzError(result)
+        if on_failure == "warn":
+            warnings.warn(result.status.value, RuntimeWarning, stacklevel=2)
+            return result
+        return replace(_direct(problem, chain, place.backend), status=SchwarzStatus.FALLBACK, iterations=result.iterations,
+                       rate=result.rate, changes=result.changes, mu=result.mu, bytes_per_interface=result.bytes_per_interface,
+                       bytes_total=result.bytes_total)
 
 
-def _by_windows(problem: BlockTridiagonal, chain: Chain, options: Options, guess: np.ndarray, tol: float, max_iter: int
-                ) -> SchwarzSolution:
-    schwarz = Schwarz(problem, chain, options)
+def _by_windows(problem: BlockTridiagonal, chain: Chain, options: Options, guess: np.ndarray, tol: float, max_iter: int,
+                backend: ModuleType) -> SchwarzSolution:
+    schwarz = Schwarz(problem, chain, options, backend)
     estimate, status, spent, sent = schwarz.run(guess, tol, max_iter), SchwarzStatus.CONVERGED, 0, 0
     if options.sweeps and estimate.diverging and estimate.iterations < max_iter:
         spent, sent, status = estimate.iterations, schwarz.bytes, SchwarzStatus.SWITCHED
         options = options._replace(sweeps=0)
-        schwarz = Schwarz(problem, chain, options)
+        schwarz = Schwarz(problem, chain, options, backend)
         estimate = schwarz.run(guess, tol, max_iter - spent)
     solution = schwarz.merge()
     return SchwarzSolution(
@@ -140,8 +145,8 @@ def _by_windows(problem: BlockTridiagonal, chain: Chain, options: Options, guess
 
 
 def _by_conjugate_gradients(problem: BlockTridiagonal, chain: Chain, options: Options, guess: np.ndarray, tol: float,
-                            max_iter: int) -> SchwarzSolution:
-    schwarz = Schwarz(problem, chain, options)
+                            max_iter: int, backend: ModuleType) -> SchwarzSolution:
+    schwarz = Schwarz(problem, chain, options, backend)
     solution, estimate = conjugate_gradients(schwarz, guess, tol, max_iter)
     iterations, converged = len(estimate.decreases), estimate.error <= tol
     message = (1 + chain.overlap) * guess[:1].nbytes  # a boundary block for N p; residual and correction on an overlap
@@ -151,10 +156,10 @@ def _by_conjugate_gradients(problem: BlockTridiagonal, chain: Chain, options: Op
         options.transmission, float(message), schwarz.transmissions.bytes + 2 * (chain.count - 1) * iterations * message)
 
 
-def _direct(problem: BlockTridiagonal, chain: Chain) -> SchwarzSolution:
+def _direct(problem: BlockTridiagonal, chain: Chain, backend: ModuleType) -> SchwarzSolution:
     """One window over all steps."""
     whole = Chain(chain.boundaries[[0, -1]], 0)
-    schwarz = Schwarz(problem, whole, Options())
+    schwarz = Schwarz(problem, whole, Options(), backend)
     schwarz.sweep()
     solution = schwarz.merge()
     return SchwarzSolution(solution, SchwarzStatus.DIRECT, True, 1, np.nan, 0.0, schwarz.residual(solution), 0.0,

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from pitsolve.backends.cpu import filter
-from pitsolve.backends.cpu.scan import scan
-from pitsolve.compile import specialise
 from pitsolve.methods.iteration import Outcome, iterate
 from pitsolve.methods.problem import Problem
 
@@ -19,30 +16,26 @@ _LEAST = 1e-2
 
 
 def _filtered(problem: Problem, states: np.ndarray, order: int, trust: float, **controls) -> Outcome:
-    model = problem.model
+    model, backend = problem.model, problem.backend
+    arrays = backend.arrays
     batch, (heads, m) = problem.h0.shape[0], model.cell.blocks
-    diagonal = order == model.DIAGONAL
-    shape = problem.h0.shape if diagonal else (batch, heads, m, m)
+    shape = problem.h0.shape if order == model.DIAGONAL else (batch, heads, m, m)
     sigma_squared = np.full(batch, trust, problem.h0.dtype)
     most = 1.0 / np.finfo(problem.h0.dtype).eps
     last_norms = np.full(batch, np.inf)
 
     def adapt(norms: np.ndarray) -> None:
-        better = norms < last_norms
-        sigma_squared[...] = np.clip(np.where(better, sigma_squared * _GROWTH, sigma_squared / _GROWTH), _LEAST, most)
-        last_norms[...] = norms
+        nonlocal sigma_squared, last_norms
+        changed = np.where(norms < last_norms, sigma_squared * _GROWTH, sigma_squared / _GROWTH)
+        sigma_squared, last_norms = np.clip(changed, _LEAST, most), norms
 
     def correct(defect, jacobian, begin, start, stop, carry):
         length = defect.shape[1]
-        change, covariance = (np.zeros_like(problem.h0), np.zeros(shape, problem.h0.dtype)) if carry is None else carry
+        change, covariance = carry or tuple(arrays.zeros(size, problem.h0.dtype) for size in (problem.h0.shape, shape))
         first, last = np.clip(start - begin, 0, length), np.clip(stop - begin, 0, length)
-        if diagonal:
-            specialise(filter.diagonal_gains)(jacobian, defect, covariance, sigma_squared, first, last)
-        else:
-            work = model.work.take("filter", batch * heads, 2, m, m)
-            specialise(filter.block_gains)(jacobian, defect, covariance, work, sigma_squared, first, last)
-        scan(jacobian, defect, change, defect, first, last)
-        return defect, (defect[:, -1].copy(), covariance)
+        backend.gains(jacobian, defect, covariance, sigma_squared, first, last)
+        backend.scan(jacobian, defect, change, defect, first, last)
+        return defect, (arrays.at_step(defect, length - 1), covariance)
 
     return iterate(problem, states, correct, order=order, quadratic=False, observe=adapt, **controls)
 

@@ -8,11 +8,10 @@ of a march belong to a shorter one, which has no C-point at its end. All grids a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import ModuleType
 
 import numpy as np
 
-from pitsolve.backends.cpu.model import bind
-from pitsolve.backends.cpu.workspace import aligned_zeros
 from pitsolve.methods.problem import Problem
 from pitsolve.work import Stage
 
@@ -21,8 +20,8 @@ class Windows:
     """All windows of ``size`` steps of sequences of ``stop`` steps, in the order of sequences and, within one, of the march.
 
     ``row``, ``first``, ``last`` are what the window verbs take. ``entry`` and ``exit`` are where the value before a window
-    and the value after it stand in the array of unknowns; ``whole`` selects the windows that end in a C-point and ``coarse``
-    is where that C-point stands on the next coarser grid.
+    and the value after it stand in the array of unknowns; ``entry`` is -1 where that is the initial one. ``whole`` lists the
+    windows that end in a C-point, ``broken`` the others, and ``coarse`` is where the C-point stands on the next coarser grid.
     """
 
     def __init__(self, stop: np.ndarray, size: int, reverse: bool):
@@ -30,20 +29,18 @@ class Windows:
         self.row = np.repeat(np.arange(stop.size), counts)
         number = np.arange(self.row.size) - np.repeat(np.cumsum(counts) - counts, counts)
         begin, end = number * size, np.minimum(number * size + size, stop[self.row])
-        self.opening = number == 0
-        self.whole = end - begin == size
-        self.broken = ~self.whole
+        self.whole, self.broken = np.flatnonzero(end - begin == size), np.flatnonzero(end - begin != size)
         if reverse:
             self.first, self.last = stop[self.row] - end, stop[self.row] - begin
-            self.entry, self.exit = self.last.copy(), self.first
+            self.entry, self.exit = np.where(number > 0, self.last, -1), self.first
             coarse = (stop // size)[self.row] - 1 - number
         else:
             self.first, self.last = begin, end
             self.entry, self.exit = begin - 1, end - 1
             coarse = number
-        self.entry[self.opening] = 0  # not read; their value is the initial one
         self.coarse = coarse[self.whole]
         self.c_row, self.c_point = self.row[self.whole], self.exit[self.whole]
+        self.broken_row, self.broken_exit = self.row[self.broken], self.exit[self.broken]
         self.length = int((end - begin).max(initial=0))
         self.steps = int((end - begin).sum())
 
@@ -57,6 +54,7 @@ class ForwardStep:
     """h -> f(h, x_t) + g_t on one level: the unknown of step t is h_{t+1}, known before the first step."""
 
     model: object
+    arrays: ModuleType
     x: np.ndarray
     reverse = False
 
@@ -80,6 +78,7 @@ class AdjointStep:
     """
 
     model: object
+    arrays: ModuleType
     x: np.ndarray
     states: np.ndarray
     previous: np.ndarray
@@ -97,14 +96,15 @@ class AdjointStep:
 
     def solve(self, u, initial, stop, source):
         whole = Windows(stop, max(1, int(stop.max(initial=0))), reverse=True)
-        u[whole.row, whole.exit] = self.sweep(u, initial[whole.row], whole, source)
+        ends = self.sweep(u, self.arrays.rows(initial, whole.row), whole, source)
+        self.arrays.put(u, whole.row, whole.exit, ends)
 
     def forcing(self, u, stop):
         """J_t^T b_t at every t, b being the sum of dL/dh over the steps that a coarse step stands for."""
         every = Windows(stop, 1, reverse=True)
-        source = np.zeros_like(u)
-        zeros = np.zeros((every.row.size, u.shape[2]), u.dtype)
-        source[every.row, every.exit] = self._pull(u, zeros, every, self.before, None)
+        source = self.arrays.zeros(u.shape, u.dtype)
+        zeros = self.arrays.zeros((every.row.size, u.shape[2]), u.dtype)
+        self.arrays.put(source, every.row, every.exit, self._pull(u, zeros, every, self.before, None))
         return source
 
 
@@ -125,6 +125,7 @@ class Level:
     ends: np.ndarray = field(init=False)
 
     def __post_init__(self):
+        self.arrays = self.step.arrays
         self.restrict_to(np.ones(self.stop.size, bool))
 
     def restrict_to(self, active: np.ndarray) -> None:
@@ -135,31 +136,33 @@ class Level:
         self.ends = None
 
     def _starts(self, windows: Windows) -> np.ndarray:
-        starts = self.u[windows.row, windows.entry]
-        starts[windows.opening] = self.initial[windows.row[windows.opening]]
-        return starts
+        return self.arrays.take(self.u, windows.row, windows.entry, self.initial)
 
     def relax_f(self) -> None:
         """Every F-point from the C-point before it; ``ends`` keeps what the last step of each window leads to."""
         windows = self.windows
         self.ends = self.step.sweep(self.u, self._starts(windows), windows, self.g)
-        self.u[windows.row[windows.broken], windows.exit[windows.broken]] = self.ends[windows.broken]
+        self.arrays.put(self.u, windows.broken_row, windows.broken_exit, self.arrays.rows(self.ends, windows.broken))
         self.stages.append(windows.stage(self.number))
 
     def relax_c(self, weight: float) -> None:
         """Every C-point from the F-point before it, which F-relaxation has already evaluated."""
-        new = self.ends[self.windows.whole]
-        with np.errstate(over="ignore", invalid="ignore"):
-            self.c_points = new if weight == 1.0 else weight * new + (1.0 - weight) * self.c_points
+        new = self.c_ends
+        self.c_points = new if weight == 1.0 else self.arrays.combine(weight, new, 1.0 - weight, self.c_points)
 
     @property
     def c_points(self) -> np.ndarray:
         """The unknowns at the C-points, (C, S)."""
-        return self.u[self.windows.c_row, self.windows.c_point]
+        return self.arrays.take(self.u, self.windows.c_row, self.windows.c_point)
 
     @c_points.setter
     def c_points(self, values: np.ndarray) -> None:
-        self.u[self.windows.c_row, self.windows.c_point] = values
+        self.arrays.put(self.u, self.windows.c_row, self.windows.c_point, values)
+
+    @property
+    def c_ends(self) -> np.ndarray:
+        """What the windows lead to that end in a C-point, (C, S)."""
+        return self.arrays.rows(self.ends, self.windows.whole)
 
     def each_step(self) -> np.ndarray:
         """What every step alone leads to from the unknown before it, without a source."""
@@ -181,14 +184,11 @@ class Level:
 
     def norms(self, values: np.ndarray) -> np.ndarray:
         """2-norm over the C-points of each sequence; the order of the sum is fixed."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            squares = np.square(values, dtype=np.float64).sum(axis=1)
-            return np.sqrt(np.bincount(self.windows.c_row, squares, self.stop.size))
+        return np.sqrt(np.bincount(self.windows.c_row, self.arrays.squares(values), self.stop.size))
 
     def residual(self) -> np.ndarray:
         """What each C-point would change by, (C, S); F-points have no residual after F-relaxation."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            return self.ends[self.windows.whole] - self.c_points
+        return self.arrays.combine(1.0, self.c_ends, -1.0, self.c_points)
 
 
 def ratios(steps: int, levels: int, coarsening: tuple[int, ...]) -> list[int]:
@@ -204,17 +204,24 @@ def ratios(steps: int, levels: int, coarsening: tuple[int, ...]) -> list[int]:
 def forward_hierarchy(problem: Problem, states: np.ndarray, levels: int, coarsening: tuple[int, ...]) -> list[Level]:
     """The levels of h_t = f(h_{t-1}, x_t); a coarse step sees the input of the first step that it stands for."""
     spans, stages, hierarchy = ratios(int(problem.stop.max(initial=0)), levels, coarsening), [], []
+    arrays, batch = problem.backend.arrays, problem.stop.size
     for number, span in enumerate(spans):
         length = problem.steps // span
         if number == 0:
             model, x, u = problem.model, problem.x, states
         else:
-            model = bind(*problem.model.cell.coarsened(problem.params, span), problem.h0.dtype)
-            x = np.ascontiguousarray(problem.x[:, :length * span:span])
-            u = aligned_zeros((states.shape[0], length, states.shape[2]), states.dtype)
+            model = _coarse_model(problem, span)
+            row, at = np.repeat(np.arange(batch), length), np.tile(np.arange(length) * span, batch)
+            x = arrays.take(problem.x, row, at).reshape((batch, length, problem.x.shape[2]))
+            u = arrays.zeros((batch, length, states.shape[2]), states.dtype)
         m = coarsening[number] if number + 1 < len(spans) else max(1, length)
-        hierarchy.append(Level(number, m, ForwardStep(model, x), u, problem.h0, problem.stop // span, stages))
+        hierarchy.append(Level(number, m, ForwardStep(model, arrays, x), u, problem.h0, problem.stop // span, stages))
     return hierarchy
+
+
+def _coarse_model(problem: Problem, span: int):
+    """The model of a grid whose steps stand for ``span`` steps each."""
+    return problem.backend.bind(*problem.model.cell.coarsened(problem.params, span), problem.h0.dtype)
 
 
 def adjoint_hierarchy(problem: Problem, states: np.ndarray, dstates: np.ndarray, levels: int,
@@ -224,34 +231,38 @@ def adjoint_hierarchy(problem: Problem, states: np.ndarray, dstates: np.ndarray,
     Time runs backward, so the points of a coarse grid are counted from the end of each sequence: n_j = N - (N_l - j) M.
     """
     spans, stages, hierarchy = ratios(int(problem.stop.max(initial=0)), levels, coarsening), [], []
-    zero = np.zeros_like(problem.h0)
+    arrays = problem.backend.arrays
+    zero = arrays.zeros(problem.h0.shape, problem.h0.dtype)
     for number, span in enumerate(spans):
         length = problem.steps // span
         m = coarsening[number] if number + 1 < len(spans) else max(1, length)
-        u = aligned_zeros((states.shape[0], length, states.shape[2]), states.dtype)
+        u = arrays.zeros((states.shape[0], length, states.shape[2]), states.dtype)
         if number == 0:
-            step = AdjointStep(problem.model, problem.x, states, problem.h0, dstates, 0)
+            step = AdjointStep(problem.model, arrays, problem.x, states, problem.h0, dstates, 0)
         else:
-            model = bind(*problem.model.cell.coarsened(problem.params, span), problem.h0.dtype)
-            step = AdjointStep(model, *_at_points(problem, states, dstates, span, length), number)
+            points = _at_points(problem, states, dstates, span, length)
+            step = AdjointStep(_coarse_model(problem, span), arrays, *points, number)
         hierarchy.append(Level(number, m, step, u, zero, problem.stop // span, stages))
     return hierarchy
 
 
 def _at_points(problem: Problem, states: np.ndarray, dstates: np.ndarray, span: int, length: int):
     """Inputs, states and the state before them at the points of a coarse grid, and dL/dh summed between the points."""
-    rows, first = np.arange(problem.stop.size), problem.stop % span  # the point n_0
-    inside = np.arange(length) < (problem.stop // span)[:, None]
-    point = np.where(inside, first[:, None] + np.arange(length) * span, 0)  # where step j starts
+    arrays, first = problem.backend.arrays, problem.stop % span  # the point n_0
+    row, j = np.nonzero(np.arange(length) < (problem.stop // span)[:, None])
+    point = first[row] + j * span  # where step j starts
 
-    def at(values: np.ndarray, shift: int) -> np.ndarray:
-        return np.where(inside[:, :, None], values[rows[:, None], point + shift], 0)
+    def on_grid(values: np.ndarray) -> np.ndarray:
+        grid = arrays.zeros((problem.stop.size, length, values.shape[1]), values.dtype)
+        arrays.put(grid, row, j, values)
+        return grid
 
-    previous = np.where(first[:, None] > 0, states[rows, np.maximum(first - 1, 0)], problem.h0)
-    between = at(dstates, 0)
+    previous = arrays.take(states, np.arange(problem.stop.size), first - 1, problem.h0)
+    between = arrays.take(dstates, row, point)
     for shift in range(1, span):  # a fixed order of additions
-        between += at(dstates, shift)
-    return at(problem.x, 0), at(states, span - 1), previous, between
+        between = arrays.combine(1.0, between, 1.0, arrays.take(dstates, row, point + shift))
+    x, states = arrays.take(problem.x, row, point), arrays.take(states, row, point + span - 1)
+    return on_grid(x), on_grid(states), previous, on_grid(between)
 
 
 def coarsenings(levels: int, coarsening: int | tuple[int, ...]) -> tuple[int, ...]:

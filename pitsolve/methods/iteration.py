@@ -12,9 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pitsolve.backends.cpu import pointwise
-from pitsolve.backends.cpu.simd import register_bytes
-from pitsolve.compile import specialise
 from pitsolve.methods.problem import Problem
 from pitsolve.work import Stage
 
@@ -36,29 +33,7 @@ class Outcome:
 Correction = Callable[..., tuple[np.ndarray, object]]
 
 
-def _chunks(length: int) -> int:
-    return max(1, -(-length // pointwise.CHUNK))
-
-
 _HOPE = 10.0  # how far the expected residual may exceed the tolerance for a try: trying costs a third of an iteration
-
-
-def _kernel(function, states):
-    return specialise(function, LANES=register_bytes() // states.itemsize)
-
-
-def _measure(defect, states, tol, begin, start, stop) -> tuple[np.ndarray, np.ndarray]:
-    batch, length = defect.shape[:2]
-    norms, firsts = np.zeros((batch, _chunks(length))), np.zeros((batch, _chunks(length)), np.int64)
-    _kernel(pointwise.measure, states)(defect, states, tol, norms, firsts, begin, start, stop)
-    norms = norms.max(axis=1)
-    return np.where(np.isnan(norms), np.inf, norms), firsts.min(axis=1)
-
-
-def _update(states, change, begin, start, stop) -> np.ndarray:
-    norms = np.zeros((change.shape[0], _chunks(change.shape[1])))
-    _kernel(pointwise.update, states)(states, change, norms, begin, start, stop)
-    return norms.max(axis=1)
 
 
 def residual(problem: Problem, states: np.ndarray, tol: float, max_memory: int,
@@ -72,24 +47,34 @@ def residual(problem: Problem, states: np.ndarray, tol: float, max_memory: int,
     norms, first = np.zeros(stop.size), stop.copy()
     for begin, end in problem.slabs(model.step_bytes(model.VALUE), max_memory):
         defect, _ = model.linearise(model.VALUE, problem.x, states, problem.previous(states, begin), begin, end, start, stop)
-        slab_norms, slab_first = _measure(defect, states, tol, begin, start, stop)
+        slab_norms, slab_first = problem.backend.measure(defect, states, tol, begin, start, stop)
         norms, first = np.maximum(norms, slab_norms), np.minimum(first, slab_first)
     return norms, first
 
 
-def _sweep(problem, states, correct, order, tol, start, max_memory):
-    """One iteration over all slabs; residual and first bad step belong to the iterate before it."""
-    model, stop = problem.model, problem.stop
-    norms, first, steps = np.zeros(stop.size), stop.copy(), np.zeros(stop.size)
-    previous, carry = problem.h0, None
-    for begin, end in problem.slabs(model.step_bytes(order), max_memory):
-        defect, jacobian = model.linearise(order, problem.x, states, previous, begin, end, start, stop)
-        slab_norms, slab_first = _measure(defect, states, tol, begin, start, stop)
-        previous = states[:, end - 1].copy()  # of this iterate: the update comes before the next slab
-        change, carry = correct(defect, jacobian, begin, start, stop, carry)
-        steps = np.maximum(steps, _update(states, change, begin, start, stop))
-        norms, first = np.maximum(norms, slab_norms), np.minimum(first, slab_first)
-    return norms, first, steps
+class _BySlabs:
+    """Iterations that go through time slab by slab, updating ``states`` in place."""
+
+    def __init__(self, problem: Problem, states: np.ndarray, correct: Correction, order: int, max_memory: int):
+        self.problem, self.states, self.correct, self.order, self.max_memory = problem, states, correct, order, max_memory
+
+    def sweep(self, tol: float, start: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One iteration: residual norms and first bad steps, which belong to the iterate before it, and sizes of the update."""
+        problem, states, model, stop = self.problem, self.states, self.problem.model, self.problem.stop
+        measure, update, arrays = problem.backend.measure, problem.backend.update, problem.backend.arrays
+        norms, first, steps = np.zeros(stop.size), stop.copy(), np.zeros(stop.size)
+        previous, carry = problem.h0, None
+        for begin, end in problem.slabs(model.step_bytes(self.order), self.max_memory):
+            defect, jacobian = model.linearise(self.order, problem.x, states, previous, begin, end, start, stop)
+            slab_norms, slab_first = measure(defect, states, tol, begin, start, stop)
+            previous = arrays.at_step(states, end - 1)  # of this iterate: the update comes before the next slab
+            change, carry = self.correct(defect, jacobian, begin, start, stop, carry)
+            steps = np.maximum(steps, update(states, change, begin, start, stop))
+            norms, first = np.maximum(norms, slab_norms), np.minimum(first, slab_first)
+        return norms, first, steps
+
+    def finish(self) -> None:
+        """``states`` holds the newest iterate at any time."""
 
 
 def _expected(residuals: list[np.ndarray], quadratic: bool) -> np.ndarray:
@@ -108,32 +93,35 @@ def _expected(residuals: list[np.ndarray], quadratic: bool) -> np.ndarray:
 
 
 def iterate(problem: Problem, states: np.ndarray, correct: Correction, *, order: int, quadratic: bool, tol: float,
-            max_iter: int, max_memory: int, observe: Callable[[np.ndarray], None] | None = None) -> Outcome:
+            max_iter: int, max_memory: int, observe: Callable[[np.ndarray], None] | None = None, fused=None) -> Outcome:
     """Improve ``states`` in place until every sequence is certified or ``max_iter`` iterations are done.
 
     ``order`` is the derivative that ``correct`` needs; ``quadratic`` says that the residual squares with each iteration, so
-    that the certificate is tried one iteration earlier. ``observe`` sees the residuals of every iterate.
+    that the certificate is tried one iteration earlier. ``observe`` sees the residuals of every iterate. ``fused`` does whole
+    iterations in place of the work by slabs, if the backend has them.
     """
     stop = problem.stop
-    start, certified = np.zeros_like(stop), stop == 0
-    outcome = Outcome(np.zeros_like(stop), np.zeros(stop.size), start, [], [])
+    certified = stop == 0
+    outcome = Outcome(np.zeros_like(stop), np.zeros(stop.size), np.zeros_like(stop), [], [])
+    iteration = fused or _BySlabs(problem, states, correct, order, max_memory)
 
     def certify(rows: np.ndarray) -> None:
+        iteration.finish()
         norms, first = residual(problem, states, tol, max_memory, rows)
-        outcome.residual[rows], start[rows] = norms[rows], first[rows]
+        outcome.residual[rows] = norms[rows]
+        outcome.first = np.where(rows, first, outcome.first)
         certified[rows] = first[rows] == stop[rows]
 
     for _ in range(max_iter):
         if certified.all():
             break
-        norms, first, steps = _sweep(problem, states, correct, order, tol, start, max_memory)
+        norms, outcome.first, steps = iteration.sweep(tol, outcome.first)
         outcome.residuals.append(np.where(certified, outcome.residual, norms))
         outcome.steps.append(steps)
         outcome.iterations += ~certified
-        start[:] = first
         if observe is not None:
             observe(outcome.residuals[-1])
-        hopeful = ~certified & ((start == stop) | (_expected(outcome.residuals, quadratic) <= _HOPE * tol))
+        hopeful = ~certified & ((outcome.first == stop) | (_expected(outcome.residuals, quadratic) <= _HOPE * tol))
         if hopeful.any():
             certify(hopeful)
     if not certified.all():

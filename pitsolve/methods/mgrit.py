@@ -32,16 +32,16 @@ def _restrict(fine: Level, coarse: Level) -> None:
 
     g_k = r_k + v_k - Phi_c(v_{k-1}) with the residual r_k = (fine step into C-point k) - v_k, so that v_k cancels.
     """
-    coarse.u[fine.windows.c_row, fine.windows.coarse] = fine.c_points
+    arrays = fine.arrays
+    arrays.put(coarse.u, fine.windows.c_row, fine.windows.coarse, fine.c_points)
     if coarse.g is None:
-        coarse.g = np.zeros_like(coarse.u)
-    with np.errstate(over="ignore", invalid="ignore"):
-        coarse.g[coarse.every.row, coarse.every.exit] = fine.ends[fine.windows.whole] - coarse.each_step()
+        coarse.g = arrays.zeros(coarse.u.shape, coarse.u.dtype)
+    arrays.put(coarse.g, coarse.every.row, coarse.every.exit, arrays.combine(1.0, fine.c_ends, -1.0, coarse.each_step()))
 
 
 def _correct(fine: Level, coarse: Level) -> None:
     """v_k + (u_k - v_k): as C-points are injected, the corrected values are those of the coarse grid."""
-    fine.c_points = coarse.u[fine.windows.c_row, fine.windows.coarse]
+    fine.c_points = fine.arrays.take(coarse.u, fine.windows.c_row, fine.windows.coarse)
 
 
 def _cycle(levels: list[Level], number: int, kind: str, sweeps: tuple[int, ...], weight: float, relaxed: bool) -> None:
@@ -130,7 +130,7 @@ def _iterate(levels: list[Level], *, cycle: str, sweeps: tuple[int, ...], weight
             for level in levels:
                 level.restrict_to(still)
             if kept[0] is not None:
-                top.ends = kept[0][still[kept[1].row]]
+                top.ends = top.arrays.rows(kept[0], np.flatnonzero(still[kept[1].row]))
 
     drop()
     while history.active.any():
@@ -139,8 +139,7 @@ def _iterate(levels: list[Level], *, cycle: str, sweeps: tuple[int, ...], weight
             _from_coarsest(levels, sweeps, weight, cycles=False)
         else:
             _cycle(levels, 0, cycle, sweeps, weight, relaxed=True)
-        with np.errstate(over="ignore", invalid="ignore"):
-            change = top.norms(top.c_points - before)
+        change = top.norms(top.arrays.combine(1.0, top.c_points, -1.0, before))
         history.add(top.norms(top.residual()), change, top.norms(top.c_points))
         drop()
     return history
@@ -198,8 +197,7 @@ def _first_beyond(level: Level, limits: np.ndarray) -> np.ndarray:
     """For every sequence, the step into its first C-point with more than half its share of a residual norm of ``limits``."""
     first, windows = level.stop.copy(), level.windows
     shares = 0.5 * limits / np.sqrt(np.maximum(1, level.stop // level.coarsening))
-    with np.errstate(over="ignore", invalid="ignore"):
-        small = np.linalg.norm(level.residual(), axis=1) <= shares[windows.c_row]
+    small = np.sqrt(level.arrays.squares(level.residual())) <= shares[windows.c_row]
     np.minimum.at(first, windows.c_row[~small], windows.c_point[~small])
     return first
 

@@ -11,22 +11,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from pitsolve.backends.cpu.scan import scan
 from pitsolve.methods.iteration import Outcome, iterate
 from pitsolve.methods.problem import Problem
 
 
 def _newton(problem: Problem, states: np.ndarray, order: int, damping: float, **controls) -> Outcome:
+    backend = problem.backend
+    arrays = backend.arrays
+
     def correct(defect, jacobian, begin, start, stop, carry):
         length = defect.shape[1]
         if carry is None:
-            carry = np.zeros_like(problem.h0)
+            carry = arrays.zeros(problem.h0.shape, problem.h0.dtype)
         if damping:
-            jacobian *= jacobian.dtype.type(1.0 - damping)
-        scan(jacobian, defect, carry, defect, np.clip(start - begin, 0, length), np.clip(stop - begin, 0, length))
-        return defect, defect[:, -1].copy()
+            arrays.scale(jacobian, 1.0 - damping)
+        backend.scan(jacobian, defect, carry, defect, np.clip(start - begin, 0, length), np.clip(stop - begin, 0, length))
+        return defect, arrays.at_step(defect, length - 1)
 
-    return iterate(problem, states, correct, order=order, **controls)
+    fused = backend.fused_newton(problem.model, order, damping, problem.x, problem.h0, states, problem.stop)
+    return iterate(problem, states, correct, order=order, fused=fused, **controls)
 
 
 def deer(problem: Problem, states: np.ndarray, *, damping: float = 0.0, **controls) -> Outcome:

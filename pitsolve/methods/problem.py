@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 
@@ -18,13 +19,15 @@ class Problem:
     Attributes
     ----------
     model : GatedModel or GeneralModel
-        The cell bound to its parameters and to a backend: the verbs.
+        The cell bound to its parameters by the backend: the verbs.
     x : ndarray (B, T, m)
     h0 : ndarray (B, S)
     stop : int64 ndarray (B,)
         Length of each sequence.
     params : dict of ndarray
         Those of the cell, for its coarse forms.
+    backend : module
+        Where x and h0 are and where the verbs run. Methods reach into arrays by its verbs only.
     """
 
     model: object
@@ -32,6 +35,7 @@ class Problem:
     h0: np.ndarray
     stop: np.ndarray
     params: Parameters
+    backend: ModuleType
 
     @property
     def steps(self) -> int:
@@ -45,4 +49,4 @@ class Problem:
 
     def previous(self, states: np.ndarray, begin: int) -> np.ndarray:
         """The states before a slab, (B, S)."""
-        return self.h0 if begin == 0 else np.ascontiguousarray(states[:, begin - 1])
+        return self.h0 if begin == 0 else self.backend.arrays.at_step(states, begin - 1)

@@ -12,14 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pitsolve.backends.cpu import transfer
 from pitsolve.methods.iteration import Outcome
 from pitsolve.methods.problem import Problem
 from pitsolve.work import Stage
 
 CORRECTIONS = ("none", "diagonal", "full", "auto")
-_LANES = 64  # windows in all, on short sequences; fixed, so that the result does not depend on the machine's threads
-_SHORTEST, _LONGEST = 32, 1024  # steps of a window by default
 _PATIENCE = 3  # sweeps without correction that "auto" is ready to expect
 _LIMIT = 1e8  # bound on corrected starts, as on iterates of Newton's method
 _SMALL = 4  # state sizes up to which exact window Jacobians cost little
@@ -49,15 +46,6 @@ class Windows:
         return self.row[chosen], self.first[chosen], self.last[chosen]
 
 
-def default_window(batch: int, steps: int) -> int:
-    """Steps of a window: few enough windows to merge quickly, enough to fill the lanes of two threads; odd.
-
-    Rows that a power of two separates would share the sets of a cache.
-    """
-    length = -(-steps // max(1, _LANES // max(1, batch)))
-    return min(max(length, _SHORTEST), max(_LONGEST, _SHORTEST)) | 1
-
-
 def shooting(problem: Problem, states: np.ndarray, *, tol: float, max_iter: int | None, max_memory: int, guessed: bool = False,
              window: int | None = None, overlap: int = 0, correction: str = "auto") -> Outcome:
     """Sweep all windows at once, then again those whose start has moved, until no start moves.
@@ -65,7 +53,8 @@ def shooting(problem: Problem, states: np.ndarray, *, tol: float, max_iter: int 
     Parameters
     ----------
     window : int
-        Steps of a window. By default such that there are 64 windows in all, of 33 to 1025 steps.
+        Steps of a window. By default what suits the backend; on the CPU such that there are 64 windows in all, of 33 to 1025
+        steps.
     overlap : int
         Steps before its beginning at which a window starts from the guess, to arrive with a better start. This is the
         nonlinear sibling of the overlap in Schwarz methods.
@@ -88,7 +77,7 @@ def shooting(problem: Problem, states: np.ndarray, *, tol: float, max_iter: int 
     Keller, "Numerical methods for two-point boundary-value problems", 1968 (multiple shooting); Chartier and Philippe,
     "A parallel shooting technique for solving dissipative ODE's", Computing 51 (1993).
     """
-    windows = Windows.cut(problem.stop, window or default_window(problem.stop.size, problem.steps))
+    windows = Windows.cut(problem.stop, window or problem.backend.default_window(problem.stop.size, problem.steps))
     return _Shooting(problem, states, windows, guessed, tol).run(overlap, correction, max_iter, max_memory)
 
 
@@ -97,11 +86,12 @@ class _Shooting:
 
     def __init__(self, problem: Problem, states: np.ndarray, windows: Windows, guessed: bool, tol: float):
         self.problem, self.states, self.windows, self.tol = problem, states, windows, tol
-        self.verbs = problem.model.windows
-        self.follow = windows.follow
-        self.starts = problem.h0[windows.row]
+        self.verbs, self.arrays = problem.model.windows, problem.backend.arrays
+        self.follow, self.leading = windows.follow, windows.follow - 1
         if guessed:
-            self.starts[self.follow] = states[windows.row[self.follow], windows.first[self.follow] - 1]
+            self.starts = self.arrays.take(states, windows.row, windows.first - 1, problem.h0)
+        else:
+            self.starts = self.arrays.rows(problem.h0, windows.row)
         self.stages: list[Stage] = []
         self.difference = np.zeros(windows.row.size)  # residual inside a window, where a sweep merged with the one before
 
@@ -141,26 +131,20 @@ class _Shooting:
     def _warm_up(self, overlap: int) -> None:
         """Better starts: the states after ``overlap`` steps from the guess; the sweep that follows writes over them."""
         row, first, _ = self.windows[self.follow]
-        begin = np.maximum(first - overlap, 0)
-        start = self.starts[self.follow]
-        start[begin == 0] = self.problem.h0[row[begin == 0]]
-        self.starts[self.follow] = self.verbs.sweep(self.problem.x, self.states, start, row, begin, first)
+        begin, arrays = np.maximum(first - overlap, 0), self.arrays
+        start, opening = arrays.rows(self.starts, self.follow), np.flatnonzero(begin == 0)
+        arrays.put_rows(start, opening, arrays.rows(self.problem.h0, row[opening]))
+        arrays.put_rows(self.starts, self.follow, self.verbs.sweep(self.problem.x, self.states, start, row, begin, first))
         self._count(first - begin)
 
     def _store_ends(self) -> None:
-        self.states[self.windows.row, self.windows.last - 1] = self.ends
+        self.arrays.put(self.states, self.windows.row, self.windows.last - 1, self.ends)
 
     def _moves(self) -> tuple[np.ndarray, np.ndarray]:
         """Which starts differ from the end before them, and by how much relative to max(1, |end|)."""
-        mismatch = np.zeros(self.windows.row.size)
-        old, new = self.starts[self.follow], self.ends[self.follow - 1]
-        with np.errstate(over="ignore", invalid="ignore"):
-            mismatch[self.follow] = (np.abs(new - old) / np.maximum(1.0, np.abs(new))).max(axis=1, initial=0.0)
-        moves = mismatch != 0.0
-        unknown = self.follow[np.isnan(mismatch[self.follow])]
-        if unknown.size:  # NaN where NaN was is no move
-            old, new = self.starts[unknown], self.ends[unknown - 1]
-            moves[unknown] = ((new != old) & ~(np.isnan(new) & np.isnan(old))).any(axis=1)
+        mismatch, moves = np.zeros(self.windows.row.size), np.zeros(self.windows.row.size, bool)
+        old, new = self.arrays.rows(self.starts, self.follow), self.arrays.rows(self.ends, self.leading)
+        mismatch[self.follow], moves[self.follow] = self.arrays.mismatch(old, new)
         return moves, mismatch
 
     def _merge(self, moved: np.ndarray) -> bool:
@@ -168,40 +152,60 @@ class _Shooting:
 
         Whether a window came to its end first, which may move the next one.
         """
-        self.starts[moved] = self.ends[moved - 1]
-        ends = self.ends[moved]
-        steps, self.difference[moved] = self.verbs.merge(self.problem.x, self.states, self.starts[moved], *self.windows[moved],
-                                                         self.tol, ends)
+        arrays = self.arrays
+        starts, ends = arrays.rows(self.ends, moved - 1), arrays.rows(self.ends, moved)
+        arrays.put_rows(self.starts, moved, starts)
+        steps, self.difference[moved] = self.verbs.merge(self.problem.x, self.states, starts, *self.windows[moved], self.tol,
+                                                         ends)
         self._count(steps)
         ended = bool((steps == (self.windows.last - self.windows.first)[moved]).any())
         if ended:
-            self.ends[moved] = ends
-            self.states[self.windows.row[moved], self.windows.last[moved] - 1] = ends
+            arrays.put_rows(self.ends, moved, ends)
+            arrays.put(self.states, self.windows.row[moved], self.windows.last[moved] - 1, ends)
         return ended
 
     def _correct(self, order: int, max_memory: int) -> None:
         """Newton's method on the boundaries: D_w is the Jacobian of window w, or the product of the diagonals of its steps."""
-        products = self._transfer(order, max_memory)
-        new = self.starts.copy()
-        with np.errstate(over="ignore", invalid="ignore"):
-            for w in self.follow:
-                new[w] = self.ends[w - 1] + transfer.apply(products, w - 1, new[w - 1] - self.starts[w - 1])
+        arrays = self.arrays
+        new, ends = self._corrected(self._transfer(order, max_memory)), arrays.rows(self.ends, self.leading)
         # Where the linear model overshoots all bounds, the end itself is the better start.
-        wild = ~(np.abs(new[self.follow]) <= _LIMIT).all(axis=1)
-        new[self.follow[wild]] = self.ends[self.follow[wild] - 1]
-        moved = np.flatnonzero((new != self.starts).any(axis=1))
-        self.starts = new
+        wild = np.flatnonzero(~(arrays.largest(new) <= _LIMIT))
+        arrays.put_rows(new, wild, arrays.rows(ends, wild))
+        _, differs = arrays.mismatch(arrays.rows(self.starts, self.follow), new)
+        moved, new = self.follow[differs], arrays.rows(new, np.flatnonzero(differs))
+        arrays.put_rows(self.starts, moved, new)
         self.difference[moved] = 0.0
-        self.ends[moved] = self.verbs.sweep(self.problem.x, self.states, new[moved], *self.windows[moved])
+        arrays.put_rows(self.ends, moved, self.verbs.sweep(self.problem.x, self.states, new, *self.windows[moved]))
         self._count((self.windows.last - self.windows.first)[moved])
         self._store_ends()
 
+    def _corrected(self, products: np.ndarray) -> np.ndarray:
+        """The new starts F_w(s_w) + D_w delta_w, where delta_{w+1} = D_w delta_w + F_w(s_w) - s_{w+1} is the change of a start.
+
+        delta is an affine scan over windows. The new starts are one step more of it, for every window on its own: as sums of
+        the old ones and delta they would be rounded to the size of the old ones.
+        """
+        arrays, scan, (count, size) = self.arrays, self.problem.backend.scan, self.starts.shape
+        follow, leading, blocks = self.follow, self.leading, products.shape[1:]
+        ends, products = arrays.rows(self.ends, leading), arrays.rows(products, leading)
+        change, matrices = (arrays.zeros((count, *shape), self.starts.dtype) for shape in ((size,), blocks))
+        arrays.put_rows(matrices, follow, products)
+        arrays.put_rows(change, follow, arrays.combine(1.0, ends, -1.0, arrays.rows(self.starts, follow)))
+        row = change.reshape((1, count, size))
+        scan(matrices.reshape((1, count, *blocks)), row, arrays.zeros((1, size), change.dtype), row, np.array([0]),
+             np.array([count]))
+        steps = ends.reshape((follow.size, 1, size))
+        scan(products.reshape((follow.size, 1, *blocks)), steps, arrays.rows(change, leading), steps, np.zeros_like(follow),
+             np.ones_like(follow))
+        return steps.reshape((follow.size, size))
+
     def _transfer(self, order: int, max_memory: int) -> np.ndarray:
-        problem, model = self.problem, self.problem.model
+        problem, model, transfer = self.problem, self.problem.model, self.problem.backend.transfer
         products = transfer.identity(model, order, self.windows.row.size)
         start = np.zeros_like(problem.stop)
         # The Jacobian of the first step of a window belongs to its start, not to the end before it.
-        self.states[self.windows.row[self.follow], self.windows.first[self.follow] - 1] = self.starts[self.follow]
+        row, first, _ = self.windows[self.follow]
+        self.arrays.put(self.states, row, first - 1, self.arrays.rows(self.starts, self.follow))
         self.stages.append(Stage(0, int(problem.stop.sum()), 1, int(problem.stop.sum())))
         for begin, end in problem.slabs(model.step_bytes(order), max_memory):
             previous = problem.previous(self.states, begin)
@@ -223,7 +227,8 @@ class _Shooting:
     def _keep_starts(self, mismatch: np.ndarray) -> None:
         """At a boundary that matches within the tolerance the start is the state, so that its residual is the mismatch."""
         small = np.flatnonzero((mismatch > 0) & (mismatch <= self.tol))
-        self.states[self.windows.row[small], self.windows.first[small] - 1] = self.starts[small]
+        row, first, _ = self.windows[small]
+        self.arrays.put(self.states, row, first - 1, self.arrays.rows(self.starts, small))
 
     def _by_sequence(self, values: np.ndarray) -> np.ndarray:
         largest = np.zeros(self.problem.stop.size)

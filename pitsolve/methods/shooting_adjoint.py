@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pitsolve.backends.cpu.pointwise import magnitude
 from pitsolve.cells.base import Parameters
 from pitsolve.methods.problem import Problem
-from pitsolve.methods.shooting import Windows, default_window
+from pitsolve.methods.shooting import Windows
 
 
 def adjoint_shooting(problem: Problem, states: np.ndarray, dstates: np.ndarray, dx: np.ndarray, *, tol: float,
@@ -22,38 +21,39 @@ def adjoint_shooting(problem: Problem, states: np.ndarray, dstates: np.ndarray, 
     first sweep finds every b_w, further ones add Phi_w^T times what is new in c_{w+1}, if it exceeds ``tol`` times the largest
     |c|. After as many sweeps as windows nothing can be new.
     """
-    verbs = problem.model.windows
-    windows = Windows.cut(problem.stop, window or default_window(problem.stop.size, problem.steps))
+    verbs, arrays = problem.model.windows, problem.backend.arrays
+    windows = Windows.cut(problem.stop, window or problem.backend.default_window(problem.stop.size, problem.steps))
     totals = verbs.totals(windows.row.size, dx)
-    new = np.zeros((windows.row.size, problem.h0.shape[1]), states.dtype)
-    todo, before, dh0 = slice(None), dstates, np.zeros_like(problem.h0)
-    leading, follow = np.flatnonzero(windows.first == 0), windows.follow
-    scale = magnitude(dstates)
+    new, dh0 = (arrays.zeros((count, states.shape[2]), states.dtype) for count in (windows.row.size, problem.stop.size))
+    todo, before = np.arange(windows.row.size), dstates
+    scale = problem.backend.magnitude(dstates)
     while True:
-        carries = np.zeros_like(new)
-        carries[todo] = verbs.accumulate(totals, problem.x, states, problem.h0, new[todo], *windows[todo], before, tol * scale)
-        dh0[windows.row[leading]] += carries[leading]
-        scale = max(scale, np.abs(carries).max(initial=0.0))
-        new = np.zeros_like(carries)
-        new[follow - 1] = carries[follow]
-        todo, before = np.flatnonzero(np.abs(new).max(axis=1, initial=0.0) > tol * scale), None
-        if todo.size == 0:
+        carries = verbs.accumulate(totals, problem.x, states, problem.h0, new, *windows[todo], before, tol * scale)
+        opening = np.flatnonzero(windows.first[todo] == 0)
+        row = windows.row[todo[opening]]
+        arrays.put_rows(dh0, row, arrays.combine(1.0, arrays.rows(dh0, row), 1.0, arrays.rows(carries, opening)))
+        sizes = arrays.largest(carries)
+        scale = max(scale, sizes.max(initial=0.0))
+        passed_on = np.flatnonzero((windows.first[todo] > 0) & (sizes > tol * scale))
+        if passed_on.size == 0:
             return verbs.finish(totals), dh0
+        new, todo, before = arrays.rows(carries, passed_on), todo[passed_on] - 1, None
 
 
 def carries_by_shooting(problem: Problem, states: np.ndarray, dstates: np.ndarray, *, tol: float,
                         window: int | None = None) -> np.ndarray:
     """c_t = J_t^T (dL/dh_t + c_{t+1}) for all t, for any cell: windows whose start has moved are swept again."""
-    verbs = problem.model.windows
-    windows = Windows.cut(problem.stop, window or default_window(problem.stop.size, problem.steps))
-    carries = np.zeros_like(states)
-    starts = np.zeros((windows.row.size, states.shape[2]), states.dtype)
-    ends, todo, follow = np.zeros_like(starts), np.arange(windows.row.size), windows.follow
+    verbs, arrays, magnitude = problem.model.windows, problem.backend.arrays, problem.backend.magnitude
+    windows = Windows.cut(problem.stop, window or problem.backend.default_window(problem.stop.size, problem.steps))
+    carries = arrays.zeros(states.shape, states.dtype)
+    starts, ends = (arrays.zeros((windows.row.size, states.shape[2]), states.dtype) for _ in range(2))
+    todo, follow, least = np.arange(windows.row.size), windows.follow, magnitude(dstates)
     while todo.size:
-        ends[todo] = verbs.pull(problem.x, states, problem.h0, carries, starts[todo], *windows[todo], before=dstates)
-        scale = max(magnitude(ends), magnitude(dstates))
-        moved = follow[np.abs(ends[follow] - starts[follow - 1]).max(axis=1, initial=0.0) > tol * scale]
+        new = verbs.pull(problem.x, states, problem.h0, carries, arrays.rows(starts, todo), *windows[todo], before=dstates)
+        arrays.put_rows(ends, todo, new)
+        change = arrays.combine(1.0, arrays.rows(ends, follow), -1.0, arrays.rows(starts, follow - 1))
+        moved = follow[arrays.largest(change) > tol * max(magnitude(ends), least)]
         todo = moved - 1
-        starts[todo] = ends[moved]
-    carries[windows.row, windows.first] = ends
+        arrays.put_rows(starts, todo, arrays.rows(ends, moved))
+    arrays.put(carries, windows.row, windows.first, ends)
     return carries

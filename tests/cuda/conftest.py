@@ -5,7 +5,4 @@ import sys
 from pitsolve.backends.cuda.launch import SIMULATED
 
 if SIMULATED:
-    import warps
-
     sys.setswitchinterval(1e-5)  # a barrier of the simulator waits for every thread of a block to get its turn
-    warps.install()

@@ -5,7 +5,6 @@ import math
 import operator
 
 from numba.core import cgutils, types
-from numba.cpython.numbers import complex_power_impl
 from numba.extending import lower_builtin, overload
 
 _NAMES = ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh",
@@ -36,6 +35,10 @@ def _product(z, exponent):
     return 1.0 / result if exponent.real < 0.0 else result
 
 
+def _through_logarithm(z, exponent):
+    return cmath.exp(exponent * cmath.log(z))
+
+
 @lower_builtin(operator.pow, types.complex128, types.complex128)
 @lower_builtin(operator.ipow, types.complex128, types.complex128)
 @lower_builtin(pow, types.complex128, types.complex128)
@@ -47,5 +50,5 @@ def _power(context, builder, sig, args):
         with then:
             builder.store(context.compile_internal(builder, _product, sig, args), result)
         with otherwise:
-            builder.store(complex_power_impl(context, builder, sig, args), result)
+            builder.store(context.compile_internal(builder, _through_logarithm, sig, args), result)
     return builder.load(result)

@@ -13,7 +13,7 @@ import math
 import numpy as np
 from numba import prange
 
-from pitsolve.compile import inline, kernel
+from pitsolve.compile import inline, kernel, specialise
 
 _STRIP = 16  # channels of one parallel task
 
@@ -120,3 +120,17 @@ def keep(factor, trust, right):
                 right[i, j] -= entry * right[k, j]
         for j in range(width):
             right[i, j] /= factor[i, i]
+
+
+def gains(jacobian, defect, covariance, trust, start, stop) -> None:
+    """J_t <- (I - K) J_t and defect_t <- (I - K) defect_t for start <= t < stop, with s = ``trust`` (B,) of each sequence.
+
+    ``jacobian`` is (B, T, n), diagonals, or (B, T, k, m, m), blocks; ``covariance``, (B, n) or (B, k, m, m), carries P from one
+    slab to the next.
+    """
+    if jacobian.ndim == 3:
+        specialise(diagonal_gains)(jacobian, defect, covariance, trust, start, stop)
+    else:
+        batch, _, heads, m, _ = jacobian.shape
+        work = np.empty((batch * heads, 2, m, m), jacobian.dtype)
+        specialise(block_gains)(jacobian, defect, covariance, work, trust, start, stop)

@@ -1,4 +1,4 @@
-"""Elementwise kernels on states: residual norms, Newton updates with repair of NaN and infinity."""
+"""Elementwise work on states: residual norms, Newton updates with repair of NaN and infinity; the verbs are at the end."""
 
 import numpy as np
 from numba import prange
@@ -44,17 +44,8 @@ def largest_part(values, norms, part):
     norms[part] = sizes[0] if not sizes[0] <= sizes[1] else sizes[1]
 
 
-def magnitude(values: np.ndarray) -> float:
-    """max |v| of a C-contiguous array; NaN if there is one, 0 if it is empty."""
-    if values.size == 0:
-        return 0.0
-    norms = np.empty(max(1, values.size // PART))
-    specialise(largest, LANES=register_bytes() // values.itemsize)(values.reshape(-1), norms)
-    return float(norms.max())
-
-
 @kernel(parallel=True)
-def measure(defect, states, tolerance, norms, firsts, begin, start, stop):
+def measure_rows(defect, states, tolerance, norms, firsts, begin, start, stop):
     """Per task, the largest |defect| / max(1, |h|) and the first step where it exceeds the tolerance (or ``stop``).
 
     NaN stays NaN: it exceeds every tolerance.
@@ -85,7 +76,7 @@ def measure_chunk(defect, states, tolerance, norms, firsts, begin, start, stop, 
 
 
 @kernel(parallel=True)
-def update(states, change, norms, begin, start, stop):
+def update_rows(states, change, norms, begin, start, stop):
     """h += change; NaN becomes 0 and everything is clipped to +-1e8. ``norms`` receives the size of the step per task."""
     chunks = norms.shape[1]
     for number in prange(norms.shape[0] * chunks):
@@ -108,3 +99,50 @@ def update_chunk(states, change, norms, begin, start, stop, b, chunk):
         largest = larger_ratio(largest, step, new)
         store(states, states_at + i, 0, valid, new)
     norms[b, chunk] = highest(largest)
+
+
+def _kernel(function, values):
+    return specialise(function, LANES=register_bytes() // values.itemsize)
+
+
+def _partial(batch: int, length: int, dtype: type) -> np.ndarray:
+    """One number for each task of a slab."""
+    return np.zeros((batch, max(1, -(-length // CHUNK))), dtype)
+
+
+def magnitude(values: np.ndarray) -> float:
+    """max |v| of a C-contiguous array; NaN if there is one, 0 if it is empty."""
+    if values.size == 0:
+        return 0.0
+    norms = np.empty(max(1, values.size // PART))
+    _kernel(largest, values)(values.reshape(-1), norms)
+    return float(norms.max())
+
+
+def is_finite(values: np.ndarray) -> bool:
+    """Whether there is neither NaN nor infinity; False may be wrong where sums overflow."""
+    if values.size >= PART and values.flags.c_contiguous:
+        return bool(np.isfinite(magnitude(values)))  # on all threads
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum()))  # a finite sum has finite terms
+
+
+def measure(defect, states, tol, begin, start, stop) -> tuple[np.ndarray, np.ndarray]:
+    """Per sequence, max |defect| / max(1, |h|) over the steps start <= t < stop of a slab, infinite where it is NaN.
+
+    Also the first step at which it exceeds ``tol``; ``stop`` if there is none.
+    """
+    norms, firsts = (_partial(*defect.shape[:2], dtype) for dtype in (np.float64, np.int64))
+    _kernel(measure_rows, states)(defect, states, tol, norms, firsts, begin, start, stop)
+    norms = norms.max(axis=1)
+    return np.where(np.isnan(norms), np.inf, norms), firsts.min(axis=1)
+
+
+def update(states, change, begin, start, stop) -> np.ndarray:
+    """h += change at the steps start <= t < stop of a slab, repaired: no NaN, bounded by 1e8.
+
+    Returns max |change| / max(1, |h|) of every sequence, with the new h.
+    """
+    norms = _partial(*change.shape[:2], np.float64)
+    _kernel(update_rows, states)(states, change, norms, begin, start, stop)
+    return norms.max(axis=1)

@@ -57,10 +57,3 @@ def extend(model, order: int, products, jacobian, begin, row, first, last) -> No
     diagonal = order == model.DIAGONAL
     scratch = model.work.take("product", *((1, 1, 1) if diagonal else (row.size, *products.shape[2:])))
     specialise(multiply, DIAGONAL=diagonal)(jacobian, begin, products, scratch, row, first, last)
-
-
-def apply(products: np.ndarray, w: int, change: np.ndarray) -> np.ndarray:
-    """The product of window w times the change of its start."""
-    if products.ndim == 2:
-        return products[w] * change
-    return (products[w] @ change.reshape(products.shape[1], -1, 1)).ravel()

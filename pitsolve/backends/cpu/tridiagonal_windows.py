@@ -33,6 +33,37 @@ class TridiagonalWindows:
         """The copy of window i, a view."""
         return self.copies[self.offset[i]:self.offset[i + 1]]
 
+    def begin(self, g: np.ndarray, split: bool) -> None:
+        """Copies of a guess (T, n); with ``split``, halves on the overlaps."""
+        for i in range(self.first.size):
+            window = self.window(i)
+            window[:] = g[self.first[i]:self.last[i]]
+            if split:
+                for shared in self._overlaps(i):
+                    window[shared] /= 2
+
+    def _overlaps(self, i: int) -> list[slice]:
+        """The steps of window i that its neighbours hold too."""
+        length, left, right = self.last[i] - self.first[i], i > 0, i + 1 < self.first.size
+        return [slice(0, self.overlap)] * left + [slice(length - self.overlap, length)] * right
+
+    def merge(self, split: bool) -> np.ndarray:
+        """One solution (T, n) of all copies: their mean on the overlaps, or their sum."""
+        g = np.empty((self.last[-1], self.copies.shape[1]), self.copies.dtype)
+        for i, (first, last) in enumerate(zip(self.first, self.last)):
+            window, shared = self.window(i), self.overlap if i > 0 else 0
+            g[first + shared:last] = window[shared:]
+            g[first:first + shared] += window[:shared]
+            if not split:
+                g[first:first + shared] /= 2
+        return g
+
+    def mismatch(self) -> float:
+        """Largest 2-norm of what the two copies of an overlap differ by."""
+        s, window = self.overlap, self.window
+        return max((float(np.linalg.norm(window(i + 1)[:s] - window(i)[len(window(i)) - s:]))
+                    for i in range(self.first.size - 1)), default=0.0)
+
     def factor(self, mu: np.ndarray, from_left: np.ndarray, from_right: np.ndarray) -> np.ndarray:
         """Factors of N_ii + mu_i P_i + the matrices (p, n, n) at both ends; the step at which each window failed, or -1."""
         self._mu, failed = mu, np.empty(mu.size, np.int64)

@@ -8,11 +8,13 @@ if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
     from pitsolve.backends.cuda.simulated import (
         exp2_approximate,
         first_half,
+        load,
         load4,
         load_relaxed,
         pack,
         reciprocal_approximate,
         second_half,
+        store,
         store4,
         store_relaxed,
     )
@@ -28,6 +30,27 @@ else:
     def _vector_bytes(dtype) -> tuple[int, int]:
         """(numbers in a vector of 16 bytes, vectors in four numbers)."""
         return (4, 1) if dtype.bitwidth == 32 else (2, 2)
+
+    # An index into an array may be negative in Python: Numba tests every one of them, and keeps what it found in registers.
+    @intrinsic
+    def load(typing_context, array, index):
+        """One number of a flat array, at an index that is not negative."""
+
+        def generate(context, builder, signature, arguments):
+            return builder.load(_address(context, builder, array, arguments[0], index, arguments[1]))
+
+        return array.dtype(array, index), generate
+
+    @intrinsic
+    def store(typing_context, array, index, value):
+        """One number to a flat array, as :func:`load`."""
+
+        def generate(context, builder, signature, arguments):
+            pointer = _address(context, builder, array, arguments[0], index, arguments[1])
+            builder.store(context.cast(builder, arguments[2], value, array.dtype), pointer)
+            return context.get_dummy_value()
+
+        return types.void(array, index, value), generate
 
     @intrinsic
     def load4(typing_context, array, index):
@@ -133,5 +156,5 @@ else:
     exp2_approximate = intrinsic(_approximate("ex2.approx.ftz.f32"))
     reciprocal_approximate = intrinsic(_approximate("rcp.approx.ftz.f32"))
 
-__all__ = ["exp2_approximate", "first_half", "load4", "load_relaxed", "pack", "reciprocal_approximate", "second_half", "store4",
-           "store_relaxed"]
+__all__ = ["exp2_approximate", "first_half", "load", "load4", "load_relaxed", "pack", "reciprocal_approximate", "second_half",
+           "store", "store4", "store_relaxed"]

@@ -19,11 +19,15 @@ import numba
 import numpy as np
 from numba import cuda
 
-from pitsolve.backends.cuda import mathematics
+from pitsolve.backends.cuda import mathematics, memory, simulated
 from pitsolve.compile import copy_with, fingerprint, names_in
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 WARP = 32
+if SIMULATED:
+    from pitsolve.backends.cuda import simulator
+
+    simulator.complete()
 _REMEMBERED, _REMEMBERED_BYTES = 64, 1 << 16  # lengths and windows of a call, which every launch of it needs
 # Multiply-adds are fused in any case; any fastmath flag would turn tanh and division into their crude forms.
 _FLAGS = {"fastmath": False}
@@ -173,17 +177,20 @@ class _Narrowed:
 
     @functools.cached_property
     def mathematics(self) -> types.ModuleType:
-        """``math`` with the tanh of the card."""
+        """``math`` with the tanh of the card in float32; in float64 the simulator needs one that takes complex numbers."""
         module = types.ModuleType("math")
-        vars(module).update({**vars(math), "tanh": self.value(mathematics.tanh, {})})
+        own = {"tanh": self.value(mathematics.tanh, {})} if self.dtype == np.float32 else simulated.MATHEMATICS
+        vars(module).update({**vars(math), **own})
         return module
 
     def value(self, value: object, constants: dict) -> object:
         """What a name is bound to in a kernel."""
-        if value is math and self.dtype == np.float32:
+        if value is math and (SIMULATED or self.dtype == np.float32):
             return self.mathematics
         plain = getattr(value, "py_func", value)
         if isinstance(plain, types.FunctionType) and plain.__module__ != "pitsolve.backends.cuda.intrinsics":
+            if plain in memory.TWINS:
+                return memory.TWINS[plain]
             identity = (plain, bool(constants))
             if identity not in self.done:
                 copy = self.function(plain, constants, plain.__qualname__)

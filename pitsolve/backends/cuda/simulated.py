@@ -1,6 +1,23 @@
 """What stands for single instructions of the card in the CUDA simulator, which runs kernels as Python."""
 
+import cmath
+import math
+
 import numpy as np
+
+
+def load(array, index):
+    """One number."""
+    if index < 0:
+        raise IndexError(f"index {index} is negative")
+    return array[index]
+
+
+def store(array, index, value):
+    """One number."""
+    if index < 0:
+        raise IndexError(f"index {index} is negative")
+    array[index] = value
 
 
 def load4(array, index):
@@ -56,3 +73,15 @@ def reciprocal_approximate(x):
     """1 / x."""
     with np.errstate(divide="ignore", over="ignore"):
         return np.float32(1.0) / np.float32(x)
+
+
+def _of_either(name):
+    on_real, on_complex = getattr(math, name), getattr(cmath, name)
+    return lambda x: np.complex128(on_complex(x)) if isinstance(x, complex) else np.float64(on_real(x))
+
+
+# Functions of math that also take complex numbers, as complexmath.py teaches them to the compiler. Results are of NumPy's
+# types: a Python number times a float32 would be narrowed, while the card computes in float64.
+MATHEMATICS = {name: _of_either(name) for name in (
+    "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "exp", "log", "log10",
+    "sqrt")}

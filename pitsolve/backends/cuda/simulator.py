@@ -1,15 +1,13 @@
-"""What the CUDA simulator lacks: aligned shared arrays; exchange between the threads of a warp, made of block barriers.
+"""What the CUDA simulator lacks: exchange between the threads of a warp, made of block barriers; aligned shared arrays.
 
-Valid where every thread of a block reaches every call, which is the rule for kernels here.
+The exchange is valid where every thread of a block reaches every call, which is the rule for kernels of this package.
 """
 
 import sys
 import threading
 
 import numpy as np
-from numba import types
 from numba.cuda.simulator.kernelapi import FakeCUDAModule, FakeCUDAShared
-from numba.np.numpy_support import as_dtype
 
 
 def _exchange(value):
@@ -41,15 +39,14 @@ def _of_warp(value):
 
 
 def _shared_array(self, shape, dtype, alignment=None):
-    """A shared array, known by the line that declares it, as in the simulator, which refuses ``alignment``."""
+    """The array of this line of the kernel; the first thread that comes makes it."""
     caller = sys._getframe(1)
-    place = caller.f_code.co_filename, caller.f_lineno
-    dtype = as_dtype(dtype) if isinstance(dtype, types.Type) else dtype
-    return self._allocations.setdefault(place, np.empty(shape, dtype))
+    array = np.empty(shape, getattr(dtype, "name", dtype))
+    return self._allocations.setdefault((caller.f_code, caller.f_lineno), array)
 
 
-def install():
-    """Add the warp primitives and aligned shared arrays to the simulator."""
+def complete() -> None:
+    """Add all that to the simulator."""
     FakeCUDAShared.array = _shared_array
     FakeCUDAModule.shfl_sync = _shuffle(lambda lane, source: source)
     FakeCUDAModule.shfl_up_sync = _shuffle(lambda lane, distance: lane - distance)
