@@ -49,7 +49,7 @@ def test_corrections_need_few_registers(dtype, capability):
         pointwise.update(states, slab, 5, START, STOP)
         filter.gains(slab, slab, np.zeros((2, 6), dtype), np.ones(2), START, STOP)
         for m in (3, 100):
-            filter.gains(np.zeros((2, 30, 1, m, m), dtype), np.zeros((2, 30, m), dtype), np.zeros((2, 1, m, m), dtype), np.ones(2),
-                         START, STOP)
+            jacobian, covariance = np.zeros((2, 30, 1, m, m), dtype), np.zeros((2, 1, m, m), dtype)
+            filter.gains(jacobian, np.zeros((2, 30, m), dtype), covariance, np.ones(2), START, STOP)
 
     offline.check(verbs, capability)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import reference
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 
 from pitsolve.backends.cuda import dense_scan
 from pitsolve.backends.cuda import scan as verb
@@ -78,7 +78,8 @@ def test_walks_of_many_channels_equal_the_naive_loop(shape, reverse, dtype, monk
 
 @pytest.mark.parametrize(("reverse", "transpose", "dtype"), [
     (False, False, np.float32), (True, True, np.float32), (False, True, np.float64), (True, False, np.float64)])
-@pytest.mark.parametrize(("K", "M", "steps"), [(1, 2, 33), (2, 3, 32), (1, 4, 61), (3, 5, 9), (1, 8, 12), (1, 16, 1), (1, 17, 9)])
+@pytest.mark.parametrize(("K", "M", "steps"), [
+    (1, 2, 33), (2, 3, 32), (1, 4, 61), (3, 5, 9), (1, 8, 12), (1, 16, 1), (1, 17, 9)])
 def test_blocks_equal_the_naive_loop(K, M, steps, reverse, transpose, dtype):
     check(*draw((2, steps, K * M), dtype, (K, M)), reverse=reverse, transpose=transpose)
 

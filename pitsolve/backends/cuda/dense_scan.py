@@ -1,7 +1,7 @@
 """The scan with blocks: reduce chunks of time to one map each, scan the maps in the same way, apply the states to the chunks.
 
-A chunk is a run of time of one block ("head") of one sequence. Chunks are numbered by sequence, chunk of time and head, the last
-fastest, so that their maps lie in memory as the blocks of a recurrence with ``chunks`` steps. Few chunks are walked as one.
+A chunk is a run of time of one block ("head") of one sequence. Chunks are numbered by sequence, chunk of time and head, the
+last fastest, so that their maps lie in memory as the blocks of a recurrence with ``chunks`` steps. Few steps are one chunk.
 
 A product of A_t may overflow where the states do not. Chunks whose start is then not finite are left alone at first, and walked
 in the end from the state before them.
