@@ -25,13 +25,14 @@ def textbook_gains(J, defect, covariance, trust):
 def check(m, heads, dtype, diagonal):
     random = np.random.default_rng(23)
     trust = np.array([0.3, 1e4], dtype)
-    J, defect = random.normal(size=(2, STEPS, heads, m, m)).astype(dtype), random.normal(size=(2, STEPS, heads * m)).astype(dtype)
+    J, defect = (random.normal(size=(2, STEPS, *shape)).astype(dtype) for shape in ((heads, m, m), (heads * m,)))
     half = random.normal(size=(2, heads, m, m))
     covariance = (half @ half.transpose(0, 1, 3, 2)).astype(dtype)
     arrays = [J[..., 0, 0] if diagonal else J, defect, covariance[..., 0, 0] if diagonal else covariance]
     arrays = [device().upload(array.copy()) for array in arrays]
     filter.gains(*arrays, trust, START, STOP)
-    results = [device().download(array).reshape(like.shape) for array, like in zip(arrays, (J, defect, covariance), strict=True)]
+    likes = J, defect, covariance
+    results = [device().download(array).reshape(like.shape) for array, like in zip(arrays, likes, strict=True)]
     tolerance = 2e-4 if dtype == np.float32 else 1e-10
     for b in range(2):
         inside = slice(START[b], STOP[b])

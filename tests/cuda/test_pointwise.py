@@ -48,8 +48,9 @@ def test_measure_is_the_largest_relative_defect_and_its_first_step_beyond_the_to
 def test_a_residual_equal_to_the_tolerance_is_not_beyond_it():
     """Whether the tolerance is rounded up or down on its way into the kernel."""
     states, defect = np.zeros((1, 1, 1), np.float32), np.full((1, 1, 1), 0.1, np.float32)
-    for tol, first in ((float(defect.max()), 1), (np.nextafter(float(defect.max()), 0.0), 0)):
-        assert pointwise.measure(device().upload(defect), device().upload(states), tol, 0, np.array([0]), np.array([1]))[1] == first
+    arrays, size = (device().upload(defect), device().upload(states)), float(defect.max())
+    for tol, first in ((size, 1), (np.nextafter(size, 0.0), 0)):
+        assert pointwise.measure(*arrays, tol, 0, np.array([0]), np.array([1]))[1] == first
 
 
 def test_measure_of_nan_is_infinite_and_beyond_every_tolerance():

@@ -1,7 +1,7 @@
 """The scan with blocks: reduce chunks of time to one map each, scan the maps in the same way, apply the states to the chunks.
 
-A chunk is a run of time of one block ("head") of one sequence. Chunks are numbered by sequence, chunk of time and head, the last
-fastest, so that their maps lie in memory as the blocks of a recurrence with ``chunks`` steps. Few chunks are walked as one.
+A chunk is a run of time of one block ("head") of one sequence. Chunks are numbered by sequence, chunk of time and head, the
+last fastest, so that their maps lie in memory as the blocks of a recurrence with ``chunks`` steps. Few steps are one chunk.
 
 A product of A_t may overflow where the states do not. Chunks whose start is then not finite are left alone at first, and walked
 in the end from the state before them.
@@ -38,7 +38,7 @@ _LARGEST = 32  # blocks of this size and less are scanned in parallel
 _THREADS = 128
 _CHUNKS = 1 << 15  # of all heads and sequences: they fill the largest cards
 _LENGTH = 32  # shortest chunk
-_UNROLLED = 16  # largest block whose product is unrolled
+_UNROLLED = {*range(2, 13), 16}  # blocks whose product the compiler unrolls
 _SHARED_THREADS = {4: 128, 8: 64}  # by the bytes of a number: shared memory is limited
 _LARGE_THREADS = 256
 _NAN = math.nan
@@ -198,7 +198,7 @@ def _scan_level(level, A, b, y0, out, spoilt, start, stop, shape, constants):
 def _reduce(A, b, P, q, grid, total, constants):
     """The maps of all chunks."""
     block, dtype = constants["BLOCK"], b.dtype
-    if block <= _UNROLLED:
+    if block in _UNROLLED:
         columns = block + 1 if block <= 5 else 4 if block <= 7 else 3 if block <= 11 else 2
         sharers = blocks_for(block + 1, columns)
         constants = constants | {"COLUMNS": columns, "HELD": columns * block, "SHARERS": sharers, "PER_WARP": WARP // sharers,

@@ -91,7 +91,7 @@ def _keep(factor, base, s, right, at, width):
 
 @kernel
 def block_gains(jacobian, defect, covariance, work, trust, start, stop, steps, heads):
-    """A block of threads is a head of a sequence: P, the factor and a copy of J_t in shared memory, or in ``work`` if too large.
+    """A block of threads is a head of a sequence: P, a factor and a copy of J_t in shared memory, or in ``work`` if large.
 
     Entries of products are dealt to threads, and so are the columns of P, J_t and the defect, which are solved for alone.
     """

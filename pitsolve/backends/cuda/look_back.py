@@ -6,9 +6,9 @@ map of each strand, :func:`strand_states` finds the state before it. Order in a 
 through shared memory, tiles through global memory.
 
 Tiles of one row come in groups. Every tile publishes its map; a tile reads all earlier maps of its group, one a thread, and
-combines them in a fixed order with the state after the last tile of the group before. The serial chain has one link a group, and
-no bit depends on which block came first. Numbers of tiles are drawn from a counter when blocks start, so that a block waits only
-for blocks that already run.
+combines them in a fixed order with the state after the last tile of the group before. The serial chain has one link a group,
+and no bit depends on which block came first. Numbers of tiles are drawn from a counter when blocks start, so that a block waits
+only for blocks that already run.
 
 A word of global memory is unwritten while all its bits are ones, and is written once; no fences are needed, as whoever sees the
 word sees the value. A map is one word in float32 and two in float64, a state is one.
@@ -140,7 +140,7 @@ def _scan_warp(A, B, count, distance, lane):
 
 @inline
 def strand_states(words, ends, tile, row, rows, y0, y0_at, valid, A, B, y):
-    """The state before the strand of this thread in ``y``, from the map (A, B) of the strand; all three have PER_THREAD numbers.
+    """The state before the strand of this thread in ``y``, from the map (A, B) of the strand: PER_THREAD numbers each.
 
     (A, B) is destroyed. Every thread of the block calls this, with the identity where it has nothing to do. ``y0`` holds the
     states before the first tile, for ``valid`` channels from ``y0_at`` on; ``rows`` is how many rows there are.

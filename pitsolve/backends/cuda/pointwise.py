@@ -40,8 +40,8 @@ def _repaired(value):
 def compare_rows(change, states, tolerance, largest, earliest, begin, start, stop, length, steps, n):
     """Blocks of one x index share a sequence; a thread strides through the steps start <= t < stop of a slab.
 
-    ``largest`` gets the bits of the largest |change| / max(1, |h|), ``earliest`` the largest ``_NEVER`` - t of the steps t where
-    that exceeds the tolerance; both are below zero where there is nothing. Integer maxima are the same in any order. With
+    ``largest`` gets the bits of the largest |change| / max(1, |h|), ``earliest`` the largest ``_NEVER`` - t of the steps t at
+    which that exceeds the tolerance; both are below zero where there is nothing. Integer maxima are the same in any order. With
     UPDATE the change is added to h first.
     """
     found = cuda.shared.array(2, int64)
