@@ -10,6 +10,7 @@ CEILINGS = {
     "diagonal_scan.walk_channels": (96, 80),
     "filter.block_gains": (72, 72),
     "filter.diagonal_gains": (128, 128),
+    "gated.project": (128, 192),
     "gated_linearise.linearise_slab": (96, 128),
     "general.linearise": (64, 128),
     "general.merge": (48, 96),
@@ -40,7 +41,9 @@ CEILINGS = {
     "rows.scatter": (48, 48),
     "rows.shift": (48, 40),
     "rows.square_sums": (32, 32),
+    "streamed_windows.stream": (96, 128),
     "transfer.multiply_blocks": (64, 64),
     "transfer.multiply_columns": (128, 168),
     "transfer.multiply_diagonal": (32, 32),
+    "windows.advance": (176, 208),
 }
