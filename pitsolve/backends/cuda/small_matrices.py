@@ -51,6 +51,7 @@ def load_column(values, begin, matrices, base, lane):
 
 @inline
 def add_column(values, matrices, base, lane):
+    """The same, added."""
     for j in range(SIZE):
         values[j] += matrices[base + j * SIZE + lane]
 
@@ -110,8 +111,9 @@ def exceeds(memory, at, factor, bound):
 def invert(row, lane, smallest, shift, memory, at):
     """A symmetric matrix plus a multiple of the identity becomes its inverse; False if a pivot is not above ``smallest``.
 
-    Gauss-Jordan steps on registers that turn by one place each step, so that the pivot always stands in the first: a loop
-    over the pivots need not be unrolled. Row k is what the lanes have in column k, with the other sign where they are done.
+    Gauss-Jordan steps on registers that turn by one place each step, so that the pivot always stands in the first: the loop
+    over the pivots need not be unrolled. Row k is what the lanes have in column k, with the other sign where they are done;
+    it goes to the first 2 PITCH cells from ``at`` on.
     """
     positive = True
     for k in range(SIZE):
