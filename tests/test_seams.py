@@ -10,9 +10,8 @@ from numpy.testing import assert_array_equal
 from opaque import opaque
 
 import pitsolve as ps
-from pitsolve import check
 from pitsolve.backends import cpu
-from pitsolve.leastsquares import check_schwarz
+from pitsolve.place import Place
 
 LENGTHS = [130, 0, 41]
 CALLS = [*((method, {}) for method in METHODS), ("deer", {"damping": 0.3}), ("auto", {}),
@@ -22,6 +21,16 @@ COARSE_CALLS = [("mgrit", {"weight": 0.9, "cycle": "F", "nested": True}), ("mgri
 every_cell = pytest.mark.parametrize("name", ["gru", "lstm", "heads", "custom"])
 
 
+class OpaquePlace(Place):
+    """Where arrays are opaque and stay so."""
+
+    def __init__(self, *_):
+        super().__init__("opaque", None)
+
+    def give(self, values, like=None):
+        return values
+
+
 @pytest.fixture
 def behind_opaque_arrays(monkeypatch):
     """A function whose calls run in the opaque backend."""
@@ -29,8 +38,8 @@ def behind_opaque_arrays(monkeypatch):
 
     def run(function, *arguments, **options):
         with monkeypatch.context() as patch:
-            for module in (check, check_schwarz):
-                patch.setattr(module, "backend_name", lambda name: "opaque")
+            for name in ("scan", "solve", "leastsquares.schwarz"):
+                patch.setattr(sys.modules[f"pitsolve.{name}"], "placed", OpaquePlace)
             return function(*arguments, **options)
 
     return run
