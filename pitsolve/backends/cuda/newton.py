@@ -14,7 +14,7 @@ from pitsolve.backends.cuda.workspace import Workspace
 from pitsolve.cells.base import GatedCell
 
 _COLUMNS_BYTES = 64  # of the columns of a map that a lane holds, twice, in registers beside its weights
-_ROWS_BYTES = 128  # of a row of weights in registers, when maps are diagonal
+_WEIGHTS_BYTES = 384  # of the rows of weights in registers, when maps are diagonal
 _THREADS = 128
 _CARD = 132 * 640  # threads that a card holds; fixed, so that no result depends on the card
 _SHORTEST, _LONGEST = 16, 64  # steps of a chunk
@@ -31,7 +31,7 @@ def fused_newton(model, order: int, damping: float, x, h0, states, stop: np.ndar
         return InTiles(model, 1.0 - damping, x, h0, states, stop)
     diagonal = order == model.DIAGONAL
     row_bytes = cell.hidden_size // cell.heads * model.dtype.itemsize
-    if row_bytes <= _ROWS_BYTES if diagonal else cell.PARTS**2 * row_bytes <= _COLUMNS_BYTES:
+    if cell.GATES * row_bytes <= _WEIGHTS_BYTES if diagonal else cell.PARTS**2 * row_bytes <= _COLUMNS_BYTES:
         return InChunks(model, diagonal, 1.0 - damping, x, h0, states, stop)
     return None
 
