@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import pitsolve as ps
 from pitsolve.backends.cuda.launch import cuda
 
+pytestmark = pytest.mark.usefixtures("small_blocks")
 METHODS = {"sequential": {}, "picard": {}, "deer": {}, "quasi-deer": {}, "elk": {}, "quasi-elk": {},
            "shooting": {"window": 4}, "mgrit": {"coarsening": 3, "levels": 2}, "parareal": {"window": 5}}
 LENGTHS = np.array([17, 0, 12])
@@ -73,8 +74,8 @@ def test_device_arrays_stay_on_the_device_and_choose_the_backend():
     gradient = ps.gradient(GRU.cell, params, there, solution, dstates, cuda.to_device(h0))
     assert isinstance(gradient.params["weight_hh"], np.ndarray) and not isinstance(gradient.x, np.ndarray)
     assert_array_equal(there.copy_to_host(), x)
-    host = ps.gradient(GRU.cell, params, x, ps.solve(GRU.cell, params, x, h0, backend="cpu"), np.ones((*x.shape[:2], 5)), h0)
-    assert_allclose(gradient.x.copy_to_host(), host.x, rtol=1e-9, atol=1e-11)
+    host = ps.gradient(GRU.cell, params, x, solution, np.ones((*x.shape[:2], 5)), h0, backend="cuda")
+    assert_array_equal(gradient.x.copy_to_host(), host.x)
 
 
 def test_the_same_call_gives_the_same_bits():
@@ -88,7 +89,7 @@ def test_the_same_call_gives_the_same_bits():
 def test_affine_scan(batch, reverse):
     random = np.random.default_rng(4)
     A, b, y0 = random.normal(size=(*batch, 9, 2, 2)), random.normal(size=(*batch, 9, 2)), random.normal(size=(*batch, 2))
-    expected = ps.affine_scan(A, b, y0, reverse=reverse, backend="cpu")
+    expected = reference.affine_scan_batch(A, b, y0, reverse=reverse)
     assert_allclose(ps.affine_scan(A, b, y0, reverse=reverse, backend="cuda"), expected, rtol=1e-12)
     got = ps.affine_scan(cuda.to_device(A), cuda.to_device(b), y0, reverse=reverse)
     assert_allclose(got.copy_to_host(), expected, rtol=1e-12)
@@ -114,6 +115,7 @@ def test_errors_are_those_of_the_cpu():
         ps.solve(GRU.cell, params, cuda.to_device(x), h0, backend="cpu")
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")  # by the simulator's threads
 def test_a_model_that_overflows_says_so():
     cell = ps.cells.Linear(1, 2)
     params = {name: 3.0 + value for name, value in cell.init(seed=1).items()}

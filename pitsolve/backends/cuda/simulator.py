@@ -7,6 +7,7 @@ import sys
 import threading
 
 import numpy as np
+from numba.cuda.simulator.cudadrv.devicearray import FakeShape
 from numba.cuda.simulator.kernelapi import FakeCUDAModule, FakeCUDAShared
 
 
@@ -47,6 +48,7 @@ def _shared_array(self, shape, dtype, alignment=None):
 
 def complete() -> None:
     """Add all that to the simulator."""
+    FakeShape.__getitem__ = tuple.__getitem__  # on the host, shapes take negative indices, as those of a card do
     FakeCUDAShared.array = _shared_array
     FakeCUDAModule.shfl_sync = _shuffle(lambda lane, source: source)
     FakeCUDAModule.shfl_up_sync = _shuffle(lambda lane, distance: lane - distance)
