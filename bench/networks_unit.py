@@ -11,17 +11,17 @@ from bench import machine, peers
 
 SEED, BATCH, TARGET = 20931, 128, 1 / 1.5  # target: PyTorch's time over ours
 SIZES = ((16, 32), (32, 16), (64, 8))  # width w and side of the images: the three stages of the paper's networks
-TOLERANCE = 1e-3  # of the results; values within rounding of zero pass the rectifier in one and not in the other
+DOUBLE, SINGLE = 1e-11, 1e-4  # largest relative differences from PyTorch
 
 
 class Case:
     """One unit and a batch, for us and for PyTorch, in either of its layouts."""
 
-    def __init__(self, width: int, side: int, batch: int):
+    def __init__(self, width: int, side: int, batch: int, dtype: type = np.float32):
         self.unit = ps.networks.Bottleneck(4 * width, width)
-        self.params = self.unit.init(SEED)
+        self.params = self.unit.init(SEED, dtype)
         random = np.random.default_rng(SEED)
-        self.x, self.dy = (random.standard_normal((batch, side, side, 4 * width), np.float32) for _ in range(2))
+        self.x, self.dy = (random.standard_normal((batch, side, side, 4 * width), dtype) for _ in range(2))
 
     def ours(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """y, dL/dx, dL/dW2."""
@@ -36,7 +36,7 @@ class Case:
         layers = {}
         for name, layer in self.unit.parts:
             if name.startswith("norm"):
-                layers[name] = torch.nn.BatchNorm2d(layer.channels)
+                layers[name] = torch.nn.BatchNorm2d(layer.channels, dtype=getattr(torch, self.x.dtype.name))
                 continue
             layers[name] = torch.nn.Conv2d(layer.inputs, layer.outputs, layer.size, padding=layer.size // 2, bias=False)
             weight = torch.from_numpy(self.params[f"{name}.weight"].transpose(3, 2, 0, 1).copy())
@@ -59,9 +59,19 @@ class Case:
         return call
 
 
-def _difference(case: Case, theirs) -> float:
-    """The largest relative difference of y, dL/dx and dL/dW2."""
-    return max(float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in zip(case.ours(), theirs(), strict=True))
+def _agrees(case: Case, theirs, tolerance: float) -> None:
+    """Refuse to time what PyTorch does not confirm.
+
+    In float64 everything has to agree. In float32 it is y and dL/dx of the median image: of a large batch some images have a
+    value within rounding of zero that passes the rectifier in one and not in the other, and one of them changes a gradient by
+    1e-3.
+    """
+    names = ("y", "dL/dx", "dL/dW2") if case.x.dtype == np.float64 else ("y", "dL/dx")
+    for name, a, b in zip(names, case.ours(), theirs()):
+        each = np.linalg.norm((a - b).reshape(len(a), -1), axis=1) / np.linalg.norm(b.reshape(len(b), -1), axis=1)
+        difference = each.max() if a.dtype == np.float64 else np.median(each)
+        if not difference < tolerance:
+            raise AssertionError(f"PyTorch disagrees on {name} by {difference:.1e} with {case.unit} in {a.dtype}")
 
 
 def rows(quick: bool) -> list[dict[str, Any]]:
@@ -71,8 +81,10 @@ def rows(quick: bool) -> list[dict[str, Any]]:
         case = Case(width, side, 4 if quick else BATCH)
         for layout, channels_last in (("default", False), ("channels_last", True)):
             theirs = case.torch(channels_last) if peers.torch is not None else None
-            if theirs is not None and not _difference(case, theirs) < TOLERANCE:
-                raise AssertionError(f"PyTorch disagrees by {_difference(case, theirs):.1e} at w = {width}")
+            if theirs is not None:
+                exact = Case(width, side, 4, np.float64)
+                _agrees(exact, exact.torch(channels_last), DOUBLE)
+                _agrees(case, theirs, SINGLE)
             lines.append(machine.versus(f"w = {width}, {side} x {side}, {layout}", case.ours, theirs, "x torch",
                                         2 if quick else 9, target=TARGET, reason="no PyTorch"))
     return lines

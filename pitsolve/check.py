@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from pitsolve.backends.cpu.pointwise import is_finite
+from pitsolve.backends import select
+from pitsolve.backends.cpu.pointwise import is_finite as _is_finite
 from pitsolve.cells.base import Cell
+from pitsolve.place import on_device, on_host, wrapped
 
-BACKENDS = ("auto", "cpu", "cuda")
 _DTYPES = (np.float32, np.float64)
 
 
@@ -46,14 +47,15 @@ def float_array(name: str, value: object, ndims: tuple[int, ...] | None = None, 
         If the number of axes is not allowed or a value is not finite.
     """
     try:
-        array = np.asarray(value)
+        array = wrapped(value) if on_device(value) else np.asarray(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be an array of float32 or float64, got {type(value).__name__} "
                         "that does not form an array") from None
     if array.dtype.newbyteorder("=") not in _DTYPES:
         raise TypeError(f"{name} must be an array of float32 or float64, got "
                         f"{describe(value)}{'' if array is value else f' of dtype {array.dtype}'}")
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if not on_device(array):
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if ndims is not None and array.ndim not in ndims:
         raise ValueError(f"{name} must have {_alternatives(ndims)} axes, got shape {array.shape}")
     if finite:
@@ -65,10 +67,21 @@ def _alternatives(values: tuple) -> str:
     return " or ".join(str(v) for v in values)
 
 
+def is_finite(array: np.ndarray) -> bool:
+    """Whether there is neither NaN nor infinity; False may be wrong on the host, where sums overflow."""
+    return bool(np.isfinite(select("cuda").magnitude(array))) if on_device(array) else _is_finite(array)
+
+
+def contiguous(array: np.ndarray) -> np.ndarray:
+    """An array in C order; on a device it is already."""
+    return array if on_device(array) else np.ascontiguousarray(array)
+
+
 def all_finite(name: str, array: np.ndarray) -> None:
     """Raise a ValueError that names the first NaN or infinity of ``array``."""
     if is_finite(array):
         return
+    array = on_host(array)
     bad = ~np.isfinite(array)
     if bad.any():
         index = tuple(int(i) for i in np.unravel_index(np.argmax(bad), array.shape))
@@ -92,15 +105,6 @@ def shape(name: str, array: np.ndarray, expected: tuple[int, ...], why: str) -> 
     """Raise a ValueError unless ``array`` has the expected shape; ``why`` says where that shape comes from."""
     if array.shape != expected:
         raise ValueError(f"{name} must have shape {expected} {why}, got {array.shape}")
-
-
-def backend_name(name: object) -> str:
-    """The backend that runs a call: ``"cpu"``, also for ``"auto"``."""
-    if not isinstance(name, str) or name not in BACKENDS:
-        raise ValueError(f"backend must be one of {_alternatives(tuple(map(repr, BACKENDS)))}, got {name!r}")
-    if name == "cuda":
-        raise NotImplementedError("backend 'cuda' is not available yet, use 'cpu' or 'auto'")
-    return "cpu"
 
 
 def flag(name: str, value: object) -> bool:
@@ -127,18 +131,24 @@ def parameters(cell: Cell, params: object) -> dict[str, np.ndarray]:
     expected = cell.shapes
     for name in expected:
         if name not in params:
-            raise ValueError(f"params must have {sorted(expected)}, but {name!r} is missing")
+            raise ValueError(f"params must have {_some(expected)}, but {name!r} is missing")
     for name in params:
         if name not in expected:
-            raise ValueError(f"params has an unknown entry {name!r}; {type(cell).__name__} takes {sorted(expected)}")
+            raise ValueError(f"params has an unknown entry {name!r}; {type(cell).__name__} takes {_some(expected)}")
     arrays = {}
     for name, size in expected.items():
-        arrays[name] = np.ascontiguousarray(float_array(f"params[{name!r}]", params[name]))
+        arrays[name] = np.ascontiguousarray(on_host(float_array(f"params[{name!r}]", params[name])))
         if arrays[name].shape != size:  # the words cost more than the comparison
             shape(f"params[{name!r}]", arrays[name], size, f"for {cell}")
     if len({array.dtype for array in arrays.values()}) > 1:
         same_dtype({f"params[{name!r}]": array for name, array in arrays.items()})
     return arrays
+
+
+def _some(names: Iterable[str]) -> str:
+    """Names in a message; a deep network has thousands."""
+    listed = sorted(names)
+    return str(listed) if len(listed) <= 20 else f"{str(listed[:5])[:-1]}, ... {len(listed)} names]"
 
 
 def lengths(value: object, batch: int, steps: int, batched: bool) -> np.ndarray:
@@ -161,6 +171,7 @@ def finite_to(name: str, array: np.ndarray, stop: np.ndarray) -> None:
     try:
         all_finite(name, array)
     except ValueError:
+        array = on_host(array)
         for b, end in enumerate(stop):
             bad = ~np.isfinite(array[b, :end])
             if bad.any():
@@ -178,7 +189,7 @@ def inputs(cell: Cell, x: object, dtype: np.dtype | None) -> tuple[np.ndarray, b
     x = float_array("x", x, (2, 3), finite=False)
     if x.shape[-1] != cell.input_size:
         raise ValueError(f"x must have {cell.input_size} features in its last axis for {cell}, got shape {x.shape}")
-    return np.ascontiguousarray(x if x.ndim == 3 else x[None]), x.ndim == 3
+    return contiguous(x if x.ndim == 3 else x.reshape(1, *x.shape)), x.ndim == 3
 
 
 def initial_state(cell: Cell, h0: object, batch: int, batched: bool | None, dtype: np.dtype) -> tuple[np.ndarray, bool]:
@@ -191,7 +202,7 @@ def initial_state(cell: Cell, h0: object, batch: int, batched: bool | None, dtyp
         batched = h0.ndim == 2
         batch = h0.shape[0] if batched else 1
     shape("h0", h0, (batch, n) if batched else (n,), f"for {cell} and x")
-    return np.ascontiguousarray(h0.reshape(batch, n)), batched
+    return contiguous(h0.reshape(batch, n)), batched
 
 
 def states_like(name: str, value: object, batch: int, steps: int, cell: Cell, batched: bool) -> np.ndarray:
@@ -199,7 +210,7 @@ def states_like(name: str, value: object, batch: int, steps: int, cell: Cell, ba
     array = float_array(name, value, finite=False)
     n = cell.state_size
     shape(name, array, (batch, steps, n) if batched else (steps, n), "like the states")
-    return np.ascontiguousarray(array.reshape(batch, steps, n))
+    return contiguous(array.reshape(batch, steps, n))
 
 
 def is_number(value: object) -> bool:

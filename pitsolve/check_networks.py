@@ -1,4 +1,4 @@
-"""Checks of what layers on images receive: batches, gradients and parameters of the right shapes and one dtype."""
+"""Checks of what layers receive: batches, gradients and parameters of the right shapes and one dtype."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from pitsolve import check
 from pitsolve.cells.base import Parameters
 from pitsolve.networks.layer import Layer
 
-Sizes = tuple[int | None, ...]  # of one image; None for any size
+Sizes = tuple[int | None, ...]  # of one image, or of one vector; None for any size
+
+_PLAIN = "CAWE"  # what kernels are compiled for; a copy of what cannot be written to costs less than another compilation
 
 
 def batch(layer: Layer, p: Parameters, x: object, sizes: Sizes) -> np.ndarray:
-    """A batch of images, contiguous, that fits the layer and its parameters."""
+    """A batch, contiguous, that fits the layer and its parameters."""
     if not isinstance(x, np.ndarray) or x.dtype not in (np.float32, np.float64):
         raise TypeError(f"x must be an array of float32 or float64 for {layer}, got {check.describe(x)}")
-    if x.ndim != 4 or not _fit(sizes, x.shape[1:]):
+    if not x.ndim or not _fit(sizes, x.shape[1:]):
         raise ValueError(f"x must have shape (B, {_named(sizes)}) for {layer}, got {x.shape}")
     if x.size == 0:
         raise ValueError(f"x must not be empty, got shape {x.shape}")
@@ -26,7 +28,7 @@ def batch(layer: Layer, p: Parameters, x: object, sizes: Sizes) -> np.ndarray:
             check.shape(f"params[{name!r}]", p[name], shape, f"for {layer}")
         if p[name].dtype != x.dtype:
             check.same_dtype({"x": x, f"params[{name!r}]": p[name]})
-    return np.ascontiguousarray(x)
+    return np.require(x, requirements=_PLAIN)
 
 
 def output_gradient(layer: Layer, dy: object, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -34,7 +36,7 @@ def output_gradient(layer: Layer, dy: object, shape: tuple[int, ...], dtype: np.
     if not isinstance(dy, np.ndarray) or dy.dtype != dtype:
         raise TypeError(f"dy must be an array of {dtype}, as x was, got {check.describe(dy)}")
     check.shape("dy", dy, shape, f"as the output of {layer}")
-    return np.ascontiguousarray(dy)
+    return np.require(dy, requirements=_PLAIN)
 
 
 def several_values(layer: Layer, shape: tuple[int, ...]) -> None:
@@ -60,4 +62,4 @@ def _fit(sizes: Sizes, shape: tuple[int, ...]) -> bool:
 
 
 def _named(sizes: Sizes) -> str:
-    return ", ".join(name if size is None else str(size) for name, size in zip("HWC", sizes, strict=True))
+    return ", ".join(name if size is None else str(size) for name, size in zip("HWC"[-len(sizes):], sizes, strict=True))

@@ -58,7 +58,9 @@ def tearing(chain: object, subnetworks: object, coarse_blocks: object, surrogate
 
 def network_parameters(net: Network, params: object) -> Parameters:
     """Parameters with the names and shapes of the network and one dtype, contiguous and finite."""
-    return check.parameters(network(net), params)
+    if not network(net).shapes:
+        raise ValueError(f"net has no parameters, got {net!r}")
+    return check.parameters(net, params)
 
 
 def batch(net: Network, params: Parameters, x: object, y: object, labelled: bool, names: tuple[str, str] = ("x", "y")):
@@ -81,12 +83,34 @@ def _targets(names: tuple[str, str], y: np.ndarray, count: int, outputs: tuple[i
     if y.shape[:1] != (count,):
         raise ValueError(f"{names[1]} must have one entry for each of the {count} samples of {names[0]}, got shape {y.shape}")
     if not labelled:
+        if y.dtype.kind == "f":
+            check.all_finite(names[1], y)
         return y
+    if len(outputs) != 1:
+        raise ValueError(f"{names[1]} need a network with outputs (B, K), but those of {names[0]} have the shape "
+                         f"{(count, *outputs)}; for other targets give loss=")
     if y.dtype.kind not in "iu" or y.ndim != 1:
         raise TypeError(f"{names[1]} must be labels, integers (B,), got {check.describe(y)}; for other targets give loss=")
     for b in np.flatnonzero((y < 0) | (y >= outputs[-1])):
         raise ValueError(f"{names[1]} must be labels from 0 to {outputs[-1] - 1}, got {y[b]} at index {b}")
     return y.astype(np.int64)
+
+
+def augmented(net: Network, x: object, before: np.ndarray) -> np.ndarray:
+    """What a user's augmentation made of a batch, contiguous: as many samples of the same dtype, which fit the network."""
+    if not isinstance(x, np.ndarray) or x.dtype != before.dtype or x.shape[:1] != before.shape[:1]:
+        raise ValueError(f"augment must give as many samples of the same dtype as it receives, {check.describe(before)}, got "
+                         f"{check.describe(x)}")
+    if x.shape != before.shape:
+        net.output_shape(x.shape[1:])
+    return np.ascontiguousarray(x)
+
+
+def loss_gradient(doutputs: object, outputs: np.ndarray) -> None:
+    """dL/dy from a user's loss."""
+    if not isinstance(doutputs, np.ndarray) or doutputs.shape != outputs.shape or doutputs.dtype != outputs.dtype:
+        raise ValueError(f"loss must give a value and doutputs like the outputs, {check.describe(outputs)}, got "
+                         f"{check.describe(doutputs)}")
 
 
 def blocks_recomputed(value: object) -> int:
@@ -135,6 +159,16 @@ def pair(name: str, value: object) -> tuple[object, object]:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise TypeError(f"{name} must be a pair (inputs, labels), got {check.describe(value)}")
     return value[0], value[1]
+
+
+def groups_of_arrays(arrays: dict[str, dict[str, np.ndarray]]) -> None:
+    """What a checkpoint can hold."""
+    for group, members in arrays.items():
+        if "/" in group:
+            raise ValueError(f"the name of a group must not have '/', got {group!r}")
+        for name, array in members.items():
+            if np.asarray(array).dtype.hasobject:
+                raise TypeError(f"arrays[{group!r}][{name!r}] must be numbers, got Python objects")
 
 
 def file_to_write(name: str, value: object) -> Path | None:

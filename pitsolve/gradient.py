@@ -10,7 +10,7 @@ from pitsolve.methods.mgrit import adjoint_mgrit
 from pitsolve.methods.problem import Problem
 from pitsolve.methods.shooting_adjoint import adjoint_shooting, carries_by_shooting
 from pitsolve.solution import Gradient, Solution, Status
-from pitsolve.solve import default_tolerance, prepare, unbatched
+from pitsolve.solve import default_tolerance, place_of, prepare, unbatched
 from pitsolve.work import Stage, Work, loop_stage, pointwise_stages
 
 METHODS = ("auto", "sequential", "scan", "shooting", "mgrit")
@@ -45,7 +45,7 @@ def gradient(
         ``"auto"`` takes ``shooting`` where that found the solution at once, else ``sequential``, except for cells whose
         Jacobian is needed anyway.
     backend : str
-        ``"auto"`` or ``"cpu"``.
+        ``"cpu"``, ``"cuda"`` (docs/gpu.md), or ``"auto"``: where the arrays are, on a CUDA device or on the host.
     **options
         Of ``shooting``: ``window``, its steps, and ``tol``, the size below which a contribution to the adjoint, relative to the
         largest, is left out (default 16 units of rounding). Of ``mgrit``: ``tol``, the relative error of the adjoint states
@@ -76,40 +76,47 @@ def gradient(
     (5, 5)
     """
     check.choice("method", method, METHODS)
-    backend = check.backend_name(backend)
     options = check.options(method, options, check_windows.GRADIENT.get(method, {}))
     if not isinstance(solution, Solution):
         raise TypeError(f"solution must be what pitsolve.solve returned, got {type(solution).__name__}")
-    problem, batched = prepare(cell, params, x, h0, solution.lengths, backend)
-    batch, steps = problem.x.shape[:2]
-    states = check.states_like("solution.states", solution.states, batch, steps, cell, batched)
-    dstates = check.states_like("dstates", dstates, batch, steps, cell, batched)
-    check.same_dtype({"params and x": problem.h0, "solution.states": states, "dstates": dstates})
-    check.finite_to("solution.states", states, problem.stop)
-    check.finite_to("dstates", dstates, problem.stop)
-    if method == "auto":
-        forgets = solution.method == "shooting" and solution.status is Status.CONVERGED and np.max(solution.iterations) <= 1
-        method = ("shooting" if forgets else "sequential") if isinstance(cell, GatedCell) else "scan"
-    arrays = problem.backend.arrays
-    states, dstates = arrays.from_host(states), arrays.from_host(dstates)
-    dx = arrays.zeros(problem.x.shape, problem.x.dtype)  # a stated pullback may leave out inputs that do not matter
+    with place_of(backend, params, x, dstates, solution.states, h0) as place:
+        problem, batched = prepare(cell, params, x, h0, solution.lengths, place)
+        batch, steps = problem.x.shape[:2]
+        states = check.states_like("solution.states", solution.states, batch, steps, cell, batched)
+        dstates = check.states_like("dstates", dstates, batch, steps, cell, batched)
+        check.same_dtype({"params and x": problem.h0, "solution.states": states, "dstates": dstates})
+        check.finite_to("solution.states", states, problem.stop)
+        check.finite_to("dstates", dstates, problem.stop)
+        if method == "auto":
+            forgets = solution.method == "shooting" and solution.status is Status.CONVERGED and np.max(solution.iterations) <= 1
+            method = ("shooting" if forgets else "sequential") if isinstance(cell, GatedCell) else "scan"
+        states, dstates = place.array(states), place.array(dstates)
+        dx = problem.backend.arrays.zeros(problem.x.shape, problem.x.dtype)  # a pullback may leave out inputs
+        by_params, dh0, estimate, work = _solve(problem, states, dstates, dx, method, options)
+        if estimate is not None and not batched:
+            estimate = estimate[0]
+        return Gradient(params={name: place.give(value, like=params[name]) for name, value in by_params.items()},
+                        x=place.give(unbatched(dx, batched)) if cell.input_size else None,
+                        h0=place.give(unbatched(dh0, batched)), method=method, error_estimate=estimate, work=work)
+
+
+def _solve(problem: Problem, states: np.ndarray, dstates: np.ndarray, dx: np.ndarray, method: str, options: dict):
+    """Gradients by parameters and h_0, the estimated errors or None, and the work; dL/dx goes to ``dx``."""
     estimate, stages, levels = None, _stages(method, problem.stop), 1
     if method == "mgrit":
         options = check_windows.settle_adjoint(problem, options)
-        carries, errors, stages, levels = adjoint_mgrit(problem, states, dstates, **options)
-        by_params, dh0, estimate = *_by_carries(problem, states, dstates, carries, dx), errors if batched else errors[0]
+        carries, estimate, stages, levels = adjoint_mgrit(problem, states, dstates, **options)
+        by_params, dh0 = _by_carries(problem, states, dstates, carries, dx)
     elif method == "shooting":
         options = {"tol": default_tolerance(states.dtype), **options}
-        if isinstance(cell, GatedCell):
+        if isinstance(problem.model.cell, GatedCell):
             by_params, dh0 = adjoint_shooting(problem, states, dstates, dx, **options)
         else:
             carries = carries_by_shooting(problem, states, dstates, **options)
             by_params, dh0 = _by_carries(problem, states, dstates, carries, dx)
     else:
         by_params, dh0 = _adjoint(problem, states, dstates, dx, method)
-    work = None if stages is None else Work(tuple(stages), loop_stage(problem.stop), levels)
-    return Gradient(params=by_params, x=unbatched(dx, batched) if cell.input_size else None, h0=unbatched(dh0, batched),
-                    method=method, error_estimate=estimate, work=work)
+    return by_params, dh0, estimate, None if stages is None else Work(tuple(stages), loop_stage(problem.stop), levels)
 
 
 def _stages(method: str, stop: np.ndarray) -> list[Stage] | None:

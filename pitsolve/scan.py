@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pitsolve import check, check_scan
-from pitsolve.backends import select
+from pitsolve.place import placed
 
 
 def _times(left: np.ndarray, right: np.ndarray, extra: int) -> np.ndarray:
@@ -87,7 +87,7 @@ def affine_scan(
     reverse : bool
         Run from the last step to the first.
     backend : {"auto", "cpu", "cuda"}
-        Where to compute.
+        Where to compute; "auto" where the arrays are, on a CUDA device or on the host.
 
     Returns
     -------
@@ -114,22 +114,21 @@ def affine_scan(
     >>> affine_scan(np.full((4, 1), 0.5), np.ones((4, 1)))[:, 0]
     array([1.   , 1.5  , 1.75 , 1.875])
     """
-    A, b, y0 = check_scan.scan_arguments(A, b, y0)
     reverse = check.flag("reverse", reverse)
-    chosen = select(check.backend_name(backend))
-    arrays = chosen.arrays
-    if b.size == 0:
-        return arrays.empty(b.shape, b.dtype)
-    steps, n = b.shape[-2:]
-    rows = b.size // (steps * n)
-    matrices = {0: (n,), 1: (1, n, n), 2: A.shape[-3:]}[A.ndim - b.ndim]
-    given_A, given_b = A, b
-    A, b, y0 = (arrays.from_host(np.ascontiguousarray(value).reshape(shape)) for value, shape in (
-        (A, (rows, steps, *matrices)), (b, (rows, steps, n)), (y0, (rows, n))))
-    out = arrays.empty((rows, steps, n), b.dtype)
-    chosen.scan(A, b, y0, out, np.zeros(rows, np.int64), np.full(rows, steps, np.int64), reverse)
-    # NaN and infinity never turn finite again, so the last states tell without a pass over the input.
-    if not arrays.finite(arrays.at_step(out, 0 if reverse else steps - 1)).all():
-        check.all_finite("A", given_A)
-        check.all_finite("b", given_b)
-    return out.reshape(given_b.shape)
+    with placed(backend, b, A, y0) as place:
+        A, b, y0 = check_scan.scan_arguments(A, b, y0)
+        arrays = place.backend.arrays
+        if b.size == 0:
+            return place.give(arrays.empty(b.shape, b.dtype))
+        steps, n = b.shape[-2:]
+        rows = b.size // (steps * n)
+        matrices = {0: (n,), 1: (1, n, n), 2: A.shape[-3:]}[A.ndim - b.ndim]
+        out = arrays.empty((rows, steps, n), b.dtype)
+        place.backend.scan(*(place.array(check.contiguous(value).reshape(shape)) for value, shape in (
+            (A, (rows, steps, *matrices)), (b, (rows, steps, n)), (y0, (rows, n)))),
+            out, np.zeros(rows, np.int64), np.full(rows, steps, np.int64), reverse)
+        # NaN and infinity never turn finite again, so the last states tell without a pass over the input.
+        if not arrays.finite(arrays.at_step(out, 0 if reverse else steps - 1)).all():
+            check.all_finite("A", A)
+            check.all_finite("b", b)
+        return place.give(out.reshape(b.shape))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from pitsolve import check, check_windows
-from pitsolve.backends import select
 from pitsolve.cells.base import Cell, Parameters
 from pitsolve.methods.choice import PATIENCE, choose
 from pitsolve.methods.elk import elk, quasi_elk
@@ -21,6 +20,7 @@ from pitsolve.methods.picard import picard
 from pitsolve.methods.problem import Problem
 from pitsolve.methods.sequential import sequential
 from pitsolve.methods.shooting import shooting
+from pitsolve.place import Place, placed
 from pitsolve.solution import ConvergenceError, Solution, Status
 from pitsolve.work import Work, loop_stage, pointwise_stages
 
@@ -59,7 +59,12 @@ def default_tolerance(dtype: np.dtype) -> float:
     return 16.0 * float(np.finfo(dtype).eps)
 
 
-def prepare(cell: Cell, params: Parameters, x, h0, lengths, backend: str = "cpu") -> tuple[Problem, bool]:
+def place_of(backend: object, params: object, *values: object) -> Place:
+    """Where a call with these arrays and parameters runs."""
+    return placed(backend, *values, *(params.values() if isinstance(params, dict) else ()))
+
+
+def prepare(cell: Cell, params: Parameters, x, h0, lengths, place: Place) -> tuple[Problem, bool]:
     """Check the arguments that define the equation, and bind them in a backend; also whether the call is a batch."""
     check.a_cell(cell)
     params = check.parameters(cell, params)
@@ -74,9 +79,8 @@ def prepare(cell: Cell, params: Parameters, x, h0, lengths, backend: str = "cpu"
         x = np.zeros((h0.shape[0], x.shape[1], 0), dtype)
     stop = check.lengths(lengths, x.shape[0], x.shape[1], batched)
     check.finite_to("x", x, stop)
-    chosen = select(backend)
-    x, h0 = chosen.arrays.from_host(x), chosen.arrays.from_host(h0)
-    return Problem(chosen.bind(cell, params, h0.dtype), x, h0, stop, params, chosen), batched
+    x, h0 = place.array(x), place.array(h0)
+    return Problem(place.backend.bind(cell, params, h0.dtype), x, h0, stop, params, place.backend), batched
 
 
 def _start(problem: Problem, guess: np.ndarray | None, needed: bool) -> np.ndarray:
@@ -85,7 +89,7 @@ def _start(problem: Problem, guess: np.ndarray | None, needed: bool) -> np.ndarr
     arrays = problem.backend.arrays
     states = arrays.empty((batch, problem.steps, n), problem.h0.dtype)
     if guess is not None:
-        arrays.copy_steps(states, arrays.from_host(guess), 0)
+        arrays.copy_steps(states, guess, 0)
     elif needed:
         arrays.spread(states, problem.h0)
     arrays.clear_after(states, problem.stop)
@@ -123,7 +127,7 @@ def solve(
         (multigrid in time), ``"parareal"`` (windows and one coarse grid). ``"auto"`` takes ``shooting`` where the model forgets
         fast enough, as a short trial shows, and ``sequential`` otherwise.
     backend : str
-        ``"auto"`` or ``"cpu"``.
+        ``"cpu"``, ``"cuda"`` (docs/gpu.md), or ``"auto"``: where the arrays are, on a CUDA device or on the host.
     tol : float, optional
         Bound on the residual max abs(r_t)_i / max(1, abs(h_t)_i). Default 16 units of rounding: 1.9e-6 in float32,
         3.6e-15 in float64. A residual bounds the error of one step; a model with a long memory adds many of them up. For
@@ -173,30 +177,33 @@ def solve(
     ((100, 5), True)
     """
     check.choice("method", method, METHODS)
-    backend = check.backend_name(backend)
     check.choice("on_failure", on_failure, ON_FAILURE)
     known = _METHODS[method].options if method in _METHODS else {}
     options = check.options(method, options, known)
-    problem, batched = prepare(cell, params, x, h0, lengths, backend)
-    if method in _METHODS:
-        options = _METHODS[method].settle(problem, options, guess)
-    tolerance = _METHODS[method].tolerance(problem, options) if method in _METHODS else default_tolerance(problem.h0.dtype)
-    tol = tolerance if tol is None else check.positive("tol", tol)
-    max_iter = None if max_iter is None else check.count("max_iter", max_iter)
-    if guess is not None:
-        guess = check.states_like("guess", guess, problem.x.shape[0], problem.steps, cell, batched)
-        check.same_dtype({"params and x": problem.h0, "guess": guess})
-        check.finite_to("guess", guess, problem.stop)
-    if method == "auto":
-        method, max_iter, on_failure = choose(problem, tol), max_iter or PATIENCE, "fallback"
-        options = {"correction": "none", "guessed": guess is not None}
-    states = _start(problem, guess, method in _METHODS and _METHODS[method].fills)
-    if method == "sequential":
-        sequential(problem, states)
-        status, outcome = Status.SEQUENTIAL, _nothing_iterated(problem)
-    else:
-        status, outcome = _iterate(problem, states, method, tol, max_iter, on_failure, options)
-    solution = _solution(problem, states, outcome, status, batched, method, backend, tol, lengths)
+    with place_of(backend, params, x, h0, guess) as place:
+        problem, batched = prepare(cell, params, x, h0, lengths, place)
+        if method in _METHODS:
+            options = _METHODS[method].settle(problem, options, guess)
+            tolerance = _METHODS[method].tolerance(problem, options)
+        else:
+            tolerance = default_tolerance(problem.h0.dtype)
+        tol = tolerance if tol is None else check.positive("tol", tol)
+        max_iter = None if max_iter is None else check.count("max_iter", max_iter)
+        if guess is not None:
+            guess = check.states_like("guess", guess, problem.x.shape[0], problem.steps, cell, batched)
+            check.same_dtype({"params and x": problem.h0, "guess": guess})
+            check.finite_to("guess", guess, problem.stop)
+            guess = place.array(guess)
+        if method == "auto":
+            method, max_iter, on_failure = choose(problem, tol), max_iter or PATIENCE, "fallback"
+            options = {"correction": "none", "guessed": guess is not None}
+        states = _start(problem, guess, method in _METHODS and _METHODS[method].fills)
+        if method == "sequential":
+            sequential(problem, states)
+            status, outcome = Status.SEQUENTIAL, _nothing_iterated(problem)
+        else:
+            status, outcome = _iterate(problem, states, method, tol, max_iter, on_failure, options)
+        solution = _solution(problem, states, outcome, status, batched, method, place, tol, lengths)
     return _report(solution, on_failure)
 
 
@@ -233,7 +240,7 @@ def unbatched(values: np.ndarray, batched: bool) -> np.ndarray:
     return values if batched else values.reshape(values.shape[1:])
 
 
-def _solution(problem, states, outcome, status, batched, method, backend, tol, lengths) -> Solution:
+def _solution(problem, states, outcome, status, batched, method, place, tol, lengths) -> Solution:
     finite = problem.backend.arrays.finite(states)
     if not finite.all():
         status = Status.OVERFLOW
@@ -241,9 +248,9 @@ def _solution(problem, states, outcome, status, batched, method, backend, tol, l
     steps = np.array(outcome.steps).reshape(len(outcome.steps), problem.stop.size)
     one = slice(None) if batched else 0
     return Solution(
-        states=unbatched(states, batched), method=method, backend=backend, status=status, converged=converged[one],
-        iterations=outcome.iterations[one], residual=outcome.residual[one], residuals=np.array(outcome.residuals)[:, one],
-        steps=steps[:, one], resumed_at=outcome.first[one], tol=tol,
+        states=place.give(unbatched(states, batched)), method=method, backend=place.name, status=status,
+        converged=converged[one], iterations=outcome.iterations[one], residual=outcome.residual[one],
+        residuals=np.array(outcome.residuals)[:, one], steps=steps[:, one], resumed_at=outcome.first[one], tol=tol,
         lengths=None if lengths is None else problem.stop.copy(),
         work=Work(tuple(outcome.stages), loop_stage(problem.stop), outcome.levels))
 

@@ -114,13 +114,13 @@ def record(verbs):
     return list(recorder.launches.values())
 
 
-def check(verbs, capability, may_use_doubles=()):
+def check(verbs, capability, may_use_doubles=(), may_use_stack=()):
     """Every kernel that ``verbs()`` launches: no stack, no spills, registers within its ceiling, no hidden float64."""
     for kernel, signature in record(verbs):
         built = build(kernel, signature, capability)
         assert kernel.name in CEILINGS, built
         ceiling = CEILINGS[kernel.name][0 if kernel.dtype == np.float32 else 1]
-        assert (built.stack, built.spilled) == (0, 0), built
+        assert built.spilled == 0 and (built.stack == 0 or kernel.name in may_use_stack), built
         assert built.registers <= ceiling, built
         if kernel.dtype == np.float32 and kernel.name not in may_use_doubles:
             assert doubles(kernel, signature) == 0, built

@@ -114,3 +114,22 @@ def window_solution(case, i, mu, split, left, right, from_left, from_right):
             rhs[shared] += mu * message.ravel()
             rhs -= split * (inside[:, shared] @ message.ravel())
     return np.linalg.solve(local, rhs).reshape(-1, n)
+
+
+def eliminated(case, i, left, right):
+    """Schur complements (to the left, to the right) of what window i has beyond its overlaps; zero at the ends of the chain."""
+    matrix, _ = dense(case.problem)
+    n, s, steps = case.problem.size, case.overlap, len(case.problem.rhs)
+    first, last = case.first[i], case.boundaries[i + 1]
+    out = np.zeros((2, n, n))
+    if i > 0:  # the steps from the neighbour's end on
+        inside = matrix[(first + s) * n:last * n, (first + s) * n:last * n].astype(np.float64)
+        inside[-n:, -n:] += right[i]
+        beyond = matrix[(first + s - 1) * n:(first + s) * n, (first + s) * n:last * n]
+        out[0] = -beyond @ np.linalg.solve(inside, beyond.T)
+    if last < steps:
+        inside = matrix[first * n:(last - s) * n, first * n:(last - s) * n].astype(np.float64)
+        inside[:n, :n] += left[i]
+        beyond = matrix[(last - s) * n:(last - s + 1) * n, first * n:(last - s) * n]
+        out[1] = -beyond @ np.linalg.solve(inside, beyond.T)
+    return out

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from models import METHODS, QUADRATIC
+from numba import cuda
 
 import pitsolve as ps
 
@@ -66,8 +67,14 @@ EQUATION = [
     ({"h0": STATES[:, 0] + np.nan}, ValueError, r"h0 must be finite, got nan at index \(0, 0\)"),
     ({"backend": "gpu"}, ValueError, "backend must be one of 'auto' or 'cpu' or 'cuda', got 'gpu'"),
     ({"backend": 3}, ValueError, "backend must be one of .* got 3"),
-    ({"backend": "cuda"}, NotImplementedError, "backend 'cuda' is not available"),
 ]
+
+
+@pytest.mark.skipif(cuda.is_available(), reason="there is a card")
+@pytest.mark.parametrize("call", [solving, differentiating, lambda backend: lambda: ps.affine_scan(X, X, backend=backend)])
+def test_a_call_without_a_card_says_so(call):
+    with pytest.raises(RuntimeError, match="backend 'cuda' cannot be used: there is no CUDA device"):
+        call(backend="cuda")()
 
 
 @pytest.mark.parametrize("call", [solving, differentiating])

@@ -88,6 +88,15 @@ def test_batch_norm_agrees_with_its_twin(training, centred):
         np.testing.assert_allclose(grads[name], value, rtol=1e-12)
 
 
+@pytest.mark.parametrize("value", [1.1, 1.1e4, 1.1e8])
+def test_a_channel_without_variance_stays_finite(value):
+    layer, x = BatchNorm(3), np.full((2, 31, 33, 3), value, np.float32)
+    y, saved = layer.forward(layer.init(seed=5), x, training=True)
+    dx, grads = layer.backward(layer.init(seed=5), saved, np.ones_like(y))
+    assert (saved[1].variance >= 0).all()
+    assert np.isfinite(y).all() and np.isfinite(dx).all() and (grads["running_var"] >= 0).all()
+
+
 def test_variance_survives_a_large_mean():
     layer = BatchNorm(5)
     p, x, random = start(layer, (4, 8, 8, 5), np.float32)
@@ -188,6 +197,10 @@ X = np.ones((2, 4, 4, 12))
     (Bottleneck(5, 3), X, ValueError, r"x must have shape \(B, H, W, 5\)"),
     (Bottleneck(12, 3), X[:1, :1, :1], ValueError, "more than one value per channel"),
     (GlobalAveragePooling(), X[0], ValueError, r"x must have shape \(B, H, W, C\)"),
+    (Dense(4, 3), X[0, 0, :, :5], ValueError, r"x must have shape \(B, 4\)"),
+    (Dense(4, 3), X[0, 0, :, :3], ValueError, r"x must have shape \(B, 4\)"),
+    (Dense(4, 3), X[0, 0, 0, :4], ValueError, r"x must have shape \(B, 4\)"),
+    (Dense(4, 3), X[0, 0, :, :4].astype(np.float32), TypeError, "mixes float32 and float64"),
 ])
 def test_inputs_that_do_not_fit_are_refused(layer, x, error, message):
     with pytest.raises(error, match=message):
@@ -206,14 +219,23 @@ def test_parameters_and_gradients_that_do_not_fit_are_refused():
         layer.backward(p, saved, X[:1])
     with pytest.raises(TypeError, match="dy must be an array of float64"):
         layer.backward(p, saved, X.astype(np.float32))
+    dense, x = Dense(4, 3), X[0, 0, :, :4]
+    p = dense.init(seed=5, dtype=np.float64)
+    with pytest.raises(ValueError, match=r"dy must have shape \(4, 3\)"):
+        dense.backward(p, dense.forward(p, x, training=True)[1], x)
 
 
 @pytest.mark.parametrize("make, message", [
     (lambda: Convolution(0, 3), "inputs"), (lambda: Convolution(3, 3, size=2), "size must be odd"),
     (lambda: Bottleneck(12, 3, stride=0), "stride"), (lambda: BatchNorm(0), "channels"),
+    (lambda: Dense(0, 3), "inputs"), (lambda: Dense(3, -1), "outputs"),
+    (lambda: ps.networks.Unrolled(ps.cells.GRU(2, 3), first=-1, steps=2), "first"),
+    (lambda: ps.networks.Unrolled(ps.cells.GRU(2, 3), first=0, steps=0), "steps"),
+    (lambda: Sequence((("a", Dense(3, 4)), ("a", Dense(4, 3)))).init(seed=5), "two parts have a parameter 'a.weight'"),
+    (lambda: Sequence((("a", 5),)).init(seed=5), "part 'a' must be a layer, got int"),
     (lambda: Convolution(3, 4).output_shape((8, 8, 5)), r"\(H, W, 3\)"),
     (lambda: ps.networks.Bottleneck(12, 3).output_shape((12,)), r"\(H, W, 12\)"),
 ])
 def test_descriptions_that_make_no_sense_are_refused(make, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         make()

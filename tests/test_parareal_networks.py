@@ -191,6 +191,43 @@ def test_recomputation_keeps_inputs_only():
         assert [value.shape for value, _ in kept] == [(6, WIDTH)] * 2
 
 
+def test_targets_may_have_another_dtype():
+    net, (x, _) = chain(blocks=2), batch(dtype=np.float32)
+    params, targets = net.init(5), np.random.default_rng(5).standard_normal((6, 4))
+    loss, grads, _ = loss_and_gradient(net, params, x, targets, loss=mean_squared)
+    same, _, _ = loss_and_gradient(net, params, x, targets.astype(np.float32), loss=mean_squared)
+    assert loss == same and {value.dtype for value in grads.values()} == {np.dtype(np.float32)}
+
+
+def test_views_and_readonly_arrays_give_the_same_bits():
+    net, (x, y) = chain(blocks=2), batch()
+    params = net.init(5, np.float64)
+    loss, grads, _ = loss_and_gradient(net, params, x, y)
+    readonly = {name: value.copy() for name, value in params.items()}
+    for array in (views := [np.asfortranarray(x), np.repeat(x, 2, axis=0)[::2], x.copy()]) + list(readonly.values()):
+        array.flags.writeable = False
+    for view in views:
+        again, others, _ = loss_and_gradient(net, readonly, view, y, workers=9)
+        assert again == loss and all(np.array_equal(grads[name], others[name]) for name in grads)
+
+
+def test_a_batch_of_one():
+    net, (x, y) = parareal(chain(), 3), batch()
+    params = net.init(5, np.float64)
+    parts = [loss_and_gradient(net, params, x[b:b + 1], y[b:b + 1]) for b in range(6)]
+    loss, grads, _ = loss_and_gradient(net, params, x, y)
+    np.testing.assert_allclose(loss, np.mean([part[0] for part in parts]), rtol=1e-13)
+    for name, value in grads.items():
+        np.testing.assert_allclose(value, np.mean([part[1][name] for part in parts], axis=0), rtol=1e-9, atol=1e-13)
+
+
+def test_messages_about_deep_networks_are_short():
+    net = ps.networks.resnet(1001)
+    with pytest.raises(ValueError, match="is missing") as caught:
+        ps.networks.evaluate(net, {}, (np.zeros((1, 32, 32, 3), np.float32), np.zeros(1, int)))
+    assert len(str(caught.value)) < 300
+
+
 def test_cross_entropy_does_not_overflow():
     loss, doutputs = cross_entropy(np.array([[1e30, 0.0], [0.0, -1e30]]), np.array([0, 0]))
     assert loss == 0.0 and not doutputs.any()
@@ -219,7 +256,15 @@ def test_timings_print_the_columns_of_the_paper():
     ({"y": np.zeros(5, int)}, "one entry for each of the 6 samples"),
     ({"y": np.full(6, 4)}, "labels from 0 to 3, got 4 at index 0"),
     ({"y": np.zeros(6)}, "labels, integers"),
+    ({"y": np.full((6, 4), np.inf), "loss": mean_squared}, "y must be finite"),
+    ({"y": np.zeros(6), "loss": mean_squared}, r"targets must have shape \(6, 4\)"),
+    ({"loss": lambda outputs, y: (0.0, outputs[:3])}, r"doutputs like the outputs, .* got an array .* \(3, 4\)"),
+    ({"loss": lambda outputs, y: (0.0, outputs.astype(np.float32))}, "doutputs like the outputs, .* got .* float32"),
+    ({"loss": "mse"}, "loss must be a function"),
     ({"params": {}}, "is missing"),
+    ({"net": Chain(Dense(3, 5), (ps.networks.Activation("tanh"),) * 30, Dense(5, 4))}, "params has an unknown entry"),
+    ({"net": Chain(ps.networks.Activation("tanh"), (ps.networks.Activation("tanh"),), ps.networks.Activation("tanh"))},
+     "net has no parameters"),
     ({"net": Dense(3, 4)}, "net must be a Chain"),
     ({"recompute": 0}, "recompute must be at least 1"),
     ({"workers": 1.5}, "workers must be an integer"),

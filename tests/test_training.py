@@ -82,6 +82,14 @@ def test_sgd_without_momentum_has_no_state():
     assert params["w"] == 0.5 and params["w"].dtype == np.float32 and state == {}
 
 
+def test_the_seed_need_not_be_stated():
+    net = network()
+    stated, default = (fit(net, net.init(5), data(), optimizer=SGD(0.1), epochs=2, batch_size=8, validation=data(5),
+                           **options)
+                       for options in ({"seed": 0}, {}))
+    assert_same(default, stated)
+
+
 def test_a_run_goes_on_after_any_epoch_bit_for_bit(tmp_path):
     net, file = network(), tmp_path / "run.checkpoint"
     params = net.init(5)
@@ -170,6 +178,28 @@ def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_checkpoint(tmp_p
     assert file.read_bytes() == before
 
 
+def test_a_gradient_that_is_not_finite_stops_training_before_it_is_stored(tmp_path):
+    net, file = network(), tmp_path / "run.checkpoint"
+
+    def loss(outputs, y):
+        return 1.0, np.full_like(outputs, np.inf)
+
+    with np.errstate(invalid="ignore"), pytest.raises(FloatingPointError, match=r"params\[.* in epoch 0, batch 0"):
+        train(net, net.init(5), checkpoint=file, checkpoint_every=1, loss=loss, augment=None)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("augment, message", [
+    (lambda x, random: x[:, :2], "takes inputs of shape"),
+    (lambda x, random: x[:1], "as many samples"),
+    (lambda x, random: x.astype(float), "got an array of dtype float64"),
+])
+def test_augmentation_that_does_not_fit_is_refused(augment, message):
+    net = network()
+    with pytest.raises(ValueError, match=message):
+        train(net, net.init(5), augment=augment)
+
+
 def jitter_to_infinity(x, random):
     return np.full_like(x, np.inf)
 
@@ -206,6 +236,13 @@ def test_every_cut_and_every_change_is_refused(tmp_path):
         file.write_bytes(other)
         with pytest.raises(CheckpointError, match="not a checkpoint"):
             load_checkpoint(file)
+
+
+def test_what_could_not_be_read_back_is_not_written(tmp_path):
+    for arrays, message in (({"a": {"b": np.array([None])}}, "must be numbers"), ({"a/b": {}}, "must not have '/'")):
+        with pytest.raises((TypeError, ValueError), match=message):
+            save_checkpoint(tmp_path / "x", arrays, {})
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_kill_in_the_middle_of_writing_leaves_the_old_checkpoint(tmp_path):
@@ -257,6 +294,11 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     other = parareal(Chain(Dense(3, 4), (residual_mlp(4, 6),) * 3, Dense(4, 3)), 3)
     with pytest.raises(CheckpointError, match="another run: its network"):
         train(other, other.init(5), checkpoint=file)
+    centred = ps.networks.Sequence((("centre", Centre()), ("block", residual_mlp(4, 6, activation="tanh"))))
+    twin = parareal(Chain(Dense(3, 4), (centred, residual_mlp(4, 6), residual_mlp(4, 6)), Dense(4, 3)), 2, coarse_blocks=1)
+    assert twin.shapes == net.shapes
+    with pytest.raises(CheckpointError, match="another run: its digest of layers"):
+        train(twin, params, checkpoint=file)
     assert file.read_bytes() == before
     save_checkpoint(file, {}, {})
     with pytest.raises(CheckpointError, match="not one of fit"):

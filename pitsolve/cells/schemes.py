@@ -57,7 +57,7 @@ def implicit(rhs: Callable, c: float, fields: Fields, n: int, m: int) -> tuple[C
     bundle, gather, _ = map(register_jitable, packing((*fields, ("dt", (1,)))))
     scatter = register_jitable(packing(fields)[2])
     total_size = sum(math.prod(shape) for _, shape in fields)
-    count = 2 if c < 1.0 else 1  # of the states at which f is evaluated
+    width, count = total_size + 1, 2 if c < 1.0 else 1  # of theta with dt; of the states at which f is evaluated
 
     @register_jitable
     def add_slopes(p, x, u, factor, rows, matrix, transposed):
@@ -172,7 +172,7 @@ def implicit(rhs: Callable, c: float, fields: Fields, n: int, m: int) -> tuple[C
                     total += matrix[i, j] * w[j, 0]
                 dh[i] = total
                 states[1, i], weights[1, i] = h[i], (1.0 - c) * dt * w[i, 0]
-        theta, inputs, slopes = scratch(1, total_size + 1, 0j)[0], scratch(1, m, 0j)[0], scratch(1, total_size, 0.0)[0]
+        theta, inputs, slopes = scratch(1, width, 0j)[0], scratch(1, m, 0j)[0], scratch(1, total_size, 0.0)[0]
         gather(p, theta)
         for j in range(m):
             inputs[j] = x[j]

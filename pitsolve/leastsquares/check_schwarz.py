@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from pitsolve import check
-from pitsolve.check import backend_name as backend_name
 from pitsolve.check import choice as choice
 from pitsolve.leastsquares.check_choice import problem as problem
 from pitsolve.leastsquares.check_choice import rule as rule

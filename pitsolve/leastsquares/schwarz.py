@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from types import ModuleType
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from pitsolve.leastsquares.krylov import conjugate_gradients
 from pitsolve.leastsquares.problem import BlockTridiagonal
 from pitsolve.leastsquares.result import SchwarzError, SchwarzSolution, SchwarzStatus
 from pitsolve.leastsquares.windows import Chain
+from pitsolve.place import placed
 
 
 def schwarz_lstsq(
@@ -70,7 +72,7 @@ def schwarz_lstsq(
     on_failure : {"fallback", "raise", "warn"}
         What happens if the windows do not converge: a direct solution, a ``SchwarzError``, or a warning and what was reached.
     backend : str
-        ``"auto"`` or ``"cpu"``.
+        ``"cpu"`` or ``"cuda"`` (docs/gpu.md); ``"auto"`` is the CPU, where the arrays of a problem are.
 
     Returns
     -------
@@ -108,25 +110,25 @@ def schwarz_lstsq(
         mu = float(np.median(penalties(check.with_rows(problem), chain, None if x0 is None else guess, rule, noise)))
     options = check.options(problem, chain, formulation, mode, mu, transmission, sweeps, accel)
     check.choice("on_failure", on_failure, ("fallback", "raise", "warn"))
-    backend = check.backend_name(backend)
-    if chain.count == 1:
-        return _direct(problem, chain, backend)
-    solve = _by_conjugate_gradients if accel == "cg" else _by_windows
-    result = solve(problem, chain, options, guess, tol, max_iter, backend)
-    if result.converged:
-        return result
-    if on_failure == "raise":
-        raise SchwarzError(result)
-    if on_failure == "warn":
-        warnings.warn(result.status.value, RuntimeWarning, stacklevel=2)
-        return result
-    return replace(_direct(problem, chain, backend), status=SchwarzStatus.FALLBACK, iterations=result.iterations,
-                   rate=result.rate, changes=result.changes, mu=result.mu, bytes_per_interface=result.bytes_per_interface,
-                   bytes_total=result.bytes_total)
+    with placed(backend) as place:
+        if chain.count == 1:
+            return _direct(problem, chain, place.backend)
+        solve = _by_conjugate_gradients if accel == "cg" else _by_windows
+        result = solve(problem, chain, options, guess, tol, max_iter, place.backend)
+        if result.converged:
+            return result
+        if on_failure == "raise":
+            raise SchwarzError(result)
+        if on_failure == "warn":
+            warnings.warn(result.status.value, RuntimeWarning, stacklevel=2)
+            return result
+        return replace(_direct(problem, chain, place.backend), status=SchwarzStatus.FALLBACK, iterations=result.iterations,
+                       rate=result.rate, changes=result.changes, mu=result.mu, bytes_per_interface=result.bytes_per_interface,
+                       bytes_total=result.bytes_total)
 
 
 def _by_windows(problem: BlockTridiagonal, chain: Chain, options: Options, guess: np.ndarray, tol: float, max_iter: int,
-                backend: str) -> SchwarzSolution:
+                backend: ModuleType) -> SchwarzSolution:
     schwarz = Schwarz(problem, chain, options, backend)
     estimate, status, spent, sent = schwarz.run(guess, tol, max_iter), SchwarzStatus.CONVERGED, 0, 0
     if options.sweeps and estimate.diverging and estimate.iterations < max_iter:
@@ -143,7 +145,7 @@ def _by_windows(problem: BlockTridiagonal, chain: Chain, options: Options, guess
 
 
 def _by_conjugate_gradients(problem: BlockTridiagonal, chain: Chain, options: Options, guess: np.ndarray, tol: float,
-                            max_iter: int, backend: str) -> SchwarzSolution:
+                            max_iter: int, backend: ModuleType) -> SchwarzSolution:
     schwarz = Schwarz(problem, chain, options, backend)
     solution, estimate = conjugate_gradients(schwarz, guess, tol, max_iter)
     iterations, converged = len(estimate.decreases), estimate.error <= tol
@@ -154,7 +156,7 @@ def _by_conjugate_gradients(problem: BlockTridiagonal, chain: Chain, options: Op
         options.transmission, float(message), schwarz.transmissions.bytes + 2 * (chain.count - 1) * iterations * message)
 
 
-def _direct(problem: BlockTridiagonal, chain: Chain, backend: str) -> SchwarzSolution:
+def _direct(problem: BlockTridiagonal, chain: Chain, backend: ModuleType) -> SchwarzSolution:
     """One window over all steps."""
     whole = Chain(chain.boundaries[[0, -1]], 0)
     schwarz = Schwarz(problem, whole, Options(), backend)

@@ -15,6 +15,7 @@ from pitsolve.leastsquares.schwarz import schwarz_lstsq
 from pitsolve.leastsquares.smoothing import Smoothing, SmoothingStatus
 from pitsolve.methods.problem import Problem
 from pitsolve.methods.sequential import sequential
+from pitsolve.place import placed
 from pitsolve.solution import ConvergenceError
 from pitsolve.solve import ON_FAILURE, prepare
 
@@ -174,7 +175,8 @@ def smooth(
     """
     check.choice("method", method, ("schwarz", "sequential"))
     check.choice("on_failure", on_failure, ON_FAILURE)
-    problem, batched = prepare(cell, params, x, h0, None)
+    with placed("cpu") as place:
+        problem, batched = prepare(cell, params, x, h0, None, place)
     check_smoother.one_sequence("x", batched)
     model = _Model(problem, *check_smoother.noise(problem, C, Q, R, y, observed))
     options = _linear_options(method, windows, overlap, transmission, sweeps, on_failure, problem.steps)

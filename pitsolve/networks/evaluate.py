@@ -49,6 +49,7 @@ def evaluate(
     True
     """
     params = check_training.network_parameters(net, params)
+    check_training.function("loss", loss, optional=False)
     data = check_training.batch(net, params, *check_training.pair("data", data), loss is cross_entropy, ("inputs", "labels"))
     return mean_over(net, params, data, loss, check.count("batch_size", batch_size), check_training.workers(workers))
 

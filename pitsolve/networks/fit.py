@@ -41,7 +41,7 @@ class FitResult:
 
 
 def fit(
-    net: Network, params: Parameters, data: tuple[np.ndarray, np.ndarray], *, optimizer: SGD, epochs: int, seed: int,
+    net: Network, params: Parameters, data: tuple[np.ndarray, np.ndarray], *, optimizer: SGD, epochs: int, seed: int = 0,
     schedule: Callable[[int], float] | None = None, batch_size: int = 128, loss: Callable = cross_entropy,
     augment: Callable | None = None, validation: tuple[np.ndarray, np.ndarray] | None = None,
     checkpoint: str | os.PathLike | None = None, checkpoint_every: int | None = None, recompute: bool | int = False,
@@ -63,7 +63,7 @@ def fit(
     optimizer : SGD
         Makes the steps.
     epochs : int
-        Passes over the data. A run from a checkpoint continues to this number.
+        Passes over the data. A run from a checkpoint continues to this number, or stays as it is if it is beyond.
     seed : int
         Of order and augmentation.
     schedule : callable, optional
@@ -94,7 +94,7 @@ def fit(
     TypeError, ValueError
         Arguments that do not fit each other.
     FloatingPointError
-        The loss is not finite. The checkpoint holds the last state before.
+        The loss or a parameter is not finite. The checkpoint holds the last state before.
     CheckpointError
         The checkpoint is broken, or belongs to another network, optimiser, seed or data.
 
@@ -117,6 +117,7 @@ def fit(
                                           ("validation inputs", "validation labels"))
     if not isinstance(optimizer, SGD):
         raise TypeError(f"optimizer must be an optimiser of pitsolve.training, got {type(optimizer).__name__}")
+    check_training.function("loss", loss, optional=False)
     for name, function in (("schedule", schedule), ("augment", augment), ("after_epoch", after_epoch)):
         check_training.function(name, function)
     epochs, seed = check.length("epochs", epochs), check.length("seed", seed)

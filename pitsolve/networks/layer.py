@@ -77,7 +77,16 @@ class Composite(Layer):
     @staticmethod
     def _bind(parts: tuple[tuple[str, Layer], ...]) -> tuple[_Part, ...]:
         """The parts with the names of their parameters."""
-        return tuple(_Part(layer, {own: f"{name}.{own}" if name else own for own in layer.shapes}) for name, layer in parts)
+        for name, layer in parts:
+            if not isinstance(layer, Layer):
+                raise TypeError(f"part {name!r} must be a layer, got {type(layer).__name__}")
+        bound = tuple(_Part(layer, {own: f"{name}.{own}" if name else own for own in layer.shapes}) for name, layer in parts)
+        seen = set()
+        for name in (full for part in bound for full in part.names.values()):
+            if name in seen:
+                raise ValueError(f"two parts have a parameter {name!r}; give them different names")
+            seen.add(name)
+        return bound
 
     @cached_property
     def bound(self) -> tuple[_Part, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from pitsolve import check
+
 
 def cross_entropy(outputs: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
     r"""Cross-entropy of the softmax of the outputs.
@@ -48,7 +50,7 @@ def mean_squared(outputs: np.ndarray, targets: np.ndarray) -> tuple[float, np.nd
     Parameters
     ----------
     outputs, targets : ndarray
-        y and t, of one shape.
+        y and t, of one shape; t is converted to the dtype of y.
 
     Returns
     -------
@@ -56,11 +58,17 @@ def mean_squared(outputs: np.ndarray, targets: np.ndarray) -> tuple[float, np.nd
     doutputs : ndarray
         dL/dy.
 
+    Raises
+    ------
+    ValueError
+        Shapes that differ.
+
     Examples
     --------
     >>> import numpy as np, pitsolve as ps
     >>> ps.networks.mean_squared(np.array([[1.0, 3.0]]), np.array([[1.0, 1.0]]))
     (2.0, array([[0., 2.]]))
     """
-    difference = outputs - targets
+    check.shape("targets", targets, outputs.shape, "like the outputs")
+    difference = outputs - targets.astype(outputs.dtype, copy=False)
     return float(np.mean(difference * difference, dtype=np.float64)), difference * outputs.dtype.type(2 / difference.size)

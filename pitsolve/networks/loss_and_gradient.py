@@ -68,6 +68,7 @@ def loss_and_gradient(
     (True, 2)
     """
     params = check_training.network_parameters(net, params)
+    check_training.function("loss", loss, optional=False)
     x, y = check_training.batch(net, params, x, y, loss is cross_entropy)
     recompute, workers = check_training.blocks_recomputed(recompute), check_training.workers(workers)
     value, _, grads, timings = step(net, params, x, y, loss, recompute, workers)
@@ -80,5 +81,6 @@ def step(net, params, x, y, loss, recompute, workers) -> tuple[float, np.ndarray
     outputs, saved = net.run(params, x, True, recompute, workers, clock)
     with clock("postprocessing"):
         value, doutputs = loss(outputs, y)
+    check_training.loss_gradient(doutputs, outputs)
     _, grads = net.pull(params, saved, doutputs, recompute, workers, clock)
     return value, outputs, grads, clock.timings(net.subnetworks)

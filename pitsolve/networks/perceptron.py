@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pitsolve import check, check_networks
 from pitsolve.backends.cpu import images
 from pitsolve.cells.base import Parameters
 from pitsolve.networks.layer import Composite, Layer, Sequence
@@ -47,6 +48,11 @@ class Dense(Layer):
     outputs: int
     bias: bool = True
 
+    def __post_init__(self) -> None:
+        for name in ("inputs", "outputs"):
+            check.count(name, getattr(self, name))
+        check.flag("bias", self.bias)
+
     @property
     def keeps_shape(self) -> bool:
         return self.inputs == self.outputs
@@ -60,12 +66,14 @@ class Dense(Layer):
         return {name: random.uniform(-bound, bound, shape).astype(dtype) for name, shape in self.shapes.items()}
 
     def forward(self, p: Parameters, x: np.ndarray, training: bool) -> tuple[np.ndarray, np.ndarray]:
+        x = check_networks.batch(self, p, x, (self.inputs,))
         y = images.convolve(_row(x), _row(p["weight"]))[0][0, 0]  # 1 x 1, of the batch as one row of pixels
         if self.bias:
             y += p["bias"]
         return y, x
 
     def backward(self, p: Parameters, saved: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, Parameters]:
+        dy = check_networks.output_gradient(self, dy, (len(saved), self.outputs), saved.dtype)
         dx, _, dweight = images.convolve_backward(_row(saved), _row(p["weight"]), _row(dy))
         return dx[0, 0], {"weight": dweight[0, 0], **({"bias": dy.sum(axis=0)} if self.bias else {})}
 
@@ -79,7 +87,7 @@ class Dense(Layer):
 
 
 def _row(matrix: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(matrix)[None, None]
+    return matrix[None, None]
 
 
 @dataclass(frozen=True)

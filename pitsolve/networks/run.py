@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from pitsolve import check, check_training
 from pitsolve.cells.base import Parameters
 from pitsolve.networks.evaluate import mean_over, wrong_labels
 from pitsolve.networks.loss_and_gradient import step
@@ -57,13 +60,12 @@ class Run:
         if self.path is None or not self.path.exists():
             return Progress(params, self.optimizer.init(self._trained(params)), {name: [] for name in _COLUMNS})
         found = load_checkpoint(self.path)
-        identity = self._identity(params)
         if found.facts.get("kind") != "training":
             raise CheckpointError(f"{self.path} is a checkpoint, but not one of fit")
         for name, value in found.facts["identity"].items():
-            if value != identity[name]:
-                raise CheckpointError(f"{self.path} belongs to another run: its {name} is {value}, here it is {identity[name]};"
-                                      " give another file as checkpoint, or remove this one")
+            if value != self._identity[name]:
+                raise CheckpointError(f"{self.path} belongs to another run: its {name} is {value}, here it is "
+                                      f"{self._identity[name]}; give another file as checkpoint, or remove this one")
         facts, arrays = found.facts, found.arrays
         history = {name: arrays["history"][name].tolist() for name in _COLUMNS}
         return Progress(arrays["params"], arrays["state"], history, facts["epoch"], facts["batches"],
@@ -93,16 +95,18 @@ class Run:
         begin = time.perf_counter()
         x, y = self.data[0][chosen], self.data[1][chosen]
         if self.augment is not None:
-            x = np.ascontiguousarray(self.augment(x, self._random(progress.epoch, 1 + progress.batches)))
+            x = check_training.augmented(self.net, self.augment(x, self._random(progress.epoch, 1 + progress.batches)), x)
         value, outputs, grads, _ = step(self.net, progress.params, x, y, self.loss, self.recompute, self.workers)
         if not np.isfinite(value):
-            raise FloatingPointError(f"the loss is {value} in epoch {progress.epoch}, batch {progress.batches}; lower the rate "
-                                     "of the optimiser or the scale of the inputs")
+            raise _not_finite(f"the loss is {value}", progress)
         params, state = self.optimizer.update(self._trained(progress.params), grads, progress.state,
                                               self.schedule(progress.epoch))
         for name in self.net.statistics:
             share = grads[name].dtype.type(_STATISTICS_MOMENTUM)
             params[name] = (1 - share) * progress.params[name] + share * grads[name]
+        for name, array in params.items():
+            if not check.is_finite(array) and not np.isfinite(array).all():  # sums of finite numbers may overflow
+                raise _not_finite(f"params[{name!r}] is no longer finite", progress)
         total, wrong, seconds = progress.sums
         sums = (total + value * len(chosen), wrong + wrong_labels(outputs, y), seconds + time.perf_counter() - begin)
         return replace(progress, params=params, state=state, batches=progress.batches + 1, sums=sums)
@@ -110,7 +114,7 @@ class Run:
     def _trained(self, params: Parameters) -> Parameters:
         return {name: value for name, value in params.items() if name not in self._statistics}
 
-    @property
+    @cached_property
     def _statistics(self) -> frozenset[str]:
         return frozenset(self.net.statistics)
 
@@ -123,17 +127,28 @@ class Run:
             return
         arrays = {"params": progress.params, "state": progress.state, "sums": {"sums": np.array(progress.sums)},
                   "history": {name: np.array(values) for name, values in progress.history.items()}}
-        save_checkpoint(self.path, arrays, {"kind": "training", "identity": self._identity(progress.params),
+        save_checkpoint(self.path, arrays, {"kind": "training", "identity": self._identity,
                                             "epoch": progress.epoch, "batches": progress.batches})
 
-    def _identity(self, params: Parameters) -> dict[str, object]:
+    @cached_property
+    def _identity(self) -> dict[str, object]:
         """What must be the same for a run that goes on."""
-        shapes = sorted((name, *value.shape, str(value.dtype)) for name, value in params.items())
         inputs, labels = self.data
-        return {"network": f"{self.net!r}, parameters {hashlib.sha256(repr(shapes).encode()).hexdigest()[:12]}",
+        shapes = sorted((name, *shape, str(inputs.dtype)) for name, shape in self.net.shapes.items())
+        layers = re.sub(r" at 0x\w+", "", repr(self.net.parts))  # objects without a repr of their own: not where they are
+        return {"network": f"{self.net!r}, parameters {_digest(shapes)}", "digest of layers": _digest(layers),
                 "optimizer": repr(self.optimizer), "schedule": _name(self.schedule), "seed": self.seed,
                 "batch size": self.batch_size, "loss": _name(self.loss), "augmentation": _name(self.augment),
                 "data": f"{'x'.join(map(str, inputs.shape))}, labels {zlib.crc32(np.ascontiguousarray(labels)):08x}"}
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
+
+
+def _not_finite(what: str, progress: Progress) -> FloatingPointError:
+    return FloatingPointError(f"{what} in epoch {progress.epoch}, batch {progress.batches}; lower the rate of the optimiser or "
+                              "the scale of the inputs")
 
 
 def _name(function: object) -> str:

@@ -33,6 +33,9 @@ class Clock:
 class Timings:
     """Seconds of one gradient, forward and backward together, as if every subnetwork had a machine of its own.
 
+    That is what they are with ``workers=1``, as ``bench/networks.py`` measures them; subnetworks that run at once share the
+    threads of this machine, and their times are those of the share.
+
     Attributes
     ----------
     preprocessing : float

@@ -50,6 +50,12 @@ class Unrolled(Layer):
     steps: int
     bias: bool = True
 
+    def __post_init__(self) -> None:
+        check.a_cell(self.cell)
+        check.length("first", self.first)
+        check.count("steps", self.steps)
+        check.flag("bias", self.bias)
+
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: shape for name, shape in self.cell.shapes.items() if self.bias or not name.startswith("bias")}

@@ -51,12 +51,14 @@ def save_checkpoint(path: str | os.PathLike, arrays: dict[str, dict[str, np.ndar
     path : str or path
         The file.
     arrays : dict of dict of ndarray
-        Groups of named arrays, such as parameters and momentum.
+        Groups of named arrays, such as parameters and momentum; no "/" in the name of a group.
     facts : dict
         What goes into JSON.
 
     Raises
     ------
+    TypeError, ValueError
+        Arrays of Python objects, or a name that cannot be stored.
     OSError
         The file cannot be written; the one before is still there.
 
@@ -71,6 +73,7 @@ def save_checkpoint(path: str | os.PathLike, arrays: dict[str, dict[str, np.ndar
     (3, array([1., 1.]))
     """
     path = check_training.file_to_write("path", path)
+    check_training.groups_of_arrays(arrays)
     memory = io.BytesIO()
     named = {f"{group}/{name}": array for group, members in arrays.items() for name, array in members.items()}
     text = json.dumps({"groups": list(arrays), "facts": facts})

@@ -1,11 +1,13 @@
 """Gradients of gated cells on the device, against complex steps through the naive loop."""
 
+import itertools
+
 import numpy as np
 import pytest
 import reference
 
 import pitsolve as ps
-from pitsolve.backends.cuda import gated_adjoint
+from pitsolve.backends.cuda import gated_adjoint, windows_adjoint
 from pitsolve.backends.cuda.gated_model import GatedModel
 from pitsolve.backends.cuda.launch import device
 
@@ -21,6 +23,7 @@ CELLS = {
     "elman": (ps.cells.Elman(5, 9), reference.elman),
     "linear": (ps.cells.Linear(3, 2), reference.linear),
     "two slices": (ps.cells.GRU(2, 7), reference.gru),
+    "tiles": (ps.cells.GRU(23, 12, heads=3), reference.gru),
     "wide": (ps.cells.GRU(2, 6), reference.gru),
     "wide lstm": (ps.cells.LSTM(2, 3), reference.lstm),
     "wide heads": (ps.cells.GRU(2, 6, heads=2), reference.gru),
@@ -33,6 +36,7 @@ def small_blocks(monkeypatch, request):
     name = request.node.callspec.params.get("name", "") if hasattr(request.node, "callspec") else ""
     monkeypatch.setattr(gated_adjoint, "_THREADS", 32)
     monkeypatch.setattr(gated_adjoint, "_STREAMED_THREADS", 32)
+    monkeypatch.setattr("pitsolve.backends.cuda.tiles._SHARED", 1 << 10)
     if name == "two slices":
         monkeypatch.setattr("pitsolve.backends.cuda.tiles._REGISTERS", 24)
     if name.startswith("wide"):
@@ -44,6 +48,7 @@ class Sequences:
 
     def __init__(self, name, lengths, dtype=np.float64):
         self.cell, naive = CELLS[name]
+        self.naive = naive
         random = np.random.default_rng(5)
         self.stop, steps = np.array(lengths), max(lengths)
         self.params = self.cell.init(1, np.float64)
@@ -78,7 +83,7 @@ def by_slabs(sequences, *bounds):
     x, states, h0, dstates = sequences.device
     totals, start = model.totals(sequences.device_dx), np.zeros_like(stop)
     carry = device().upload(np.zeros(h0.shape, h0.dtype))
-    for begin, end in reversed(list(zip(bounds, bounds[1:]))):
+    for begin, end in reversed(list(itertools.pairwise(bounds))):
         previous = h0 if begin == 0 else device().upload(device().download(states)[:, begin - 1])
         adjoint = device().upload(np.full((stop.size, end - begin, h0.shape[1]), np.nan, h0.dtype))
         partials = model.partials(x, states, previous, begin, end, start, stop)
@@ -107,10 +112,30 @@ def by_windows(sequences, window, tol):
     return verbs.finish(totals), dh0
 
 
+def pull(sequences, row, first, last, before, after):
+    """The verb on the host: c at every step (unspecified at the first one of a window) and c before every window."""
+    cell = sequences.cell
+    x, states, h0, dstates = sequences.device
+    random = np.random.default_rng(8)
+    starts = random.normal(size=(row.size, cell.state_size))
+    source = random.normal(size=states.shape)
+    carries = device().upload(np.zeros(states.shape, states.dtype))
+    ends = sequences.model.windows.pull(x, states, h0, carries, device().upload(starts), row, first, last,
+                                        dstates if before else None, device().upload(source) if after else None)
+    return starts, source, device().download(carries), device().download(ends)
+
+
+def naive_pull(sequences, b, t, c, g, a):
+    """J_t^T (c + g_t) + a_t, by complex steps."""
+    state = sequences.h0[b] if t == 0 else sequences.states[b, t - 1]
+    by = reference.gradient(sequences.naive, sequences.params, sequences.x[b, t:t + 1], state, (c + g)[None])
+    return by["h0"] + a
+
+
 @pytest.mark.parametrize("name", CELLS)
 def test_the_gradient_of_every_cell_is_that_of_the_loop(name):
-    sequences = Sequences(name, [7, 0, 5])
-    sequences.check(*by_slabs(sequences, 0, 4, 7))
+    sequences = Sequences(name, [7, 0, 5] if name != "tiles" else [3, 2])
+    sequences.check(*by_slabs(sequences, 0, 4, 7) if name != "tiles" else by_slabs(sequences, 0, 3))
 
 
 @pytest.mark.parametrize("name", ["gru", "lstm", "wide"])
@@ -119,7 +144,57 @@ def test_in_single_precision(name):
     sequences.check(*by_slabs(sequences, 0, 6))
 
 
+def test_sequences_of_many_lengths():
+    sequences = Sequences("one unit", [257, 33, 32, 31, 1, 0])
+    sequences.check(*by_slabs(sequences, 0, 256, 257))
+
+
+def test_without_steps_the_gradient_is_zero():
+    sequences = Sequences("gru", [0])
+    gradients, dh0 = by_slabs(sequences, 0, 0)
+    assert all(not device().download(value).any() for value in gradients.values()) and not dh0.any()
+    verbs, nothing = sequences.model.windows, np.zeros(0, np.int64)
+    x, states, h0, dstates = sequences.device
+    totals = verbs.totals(0, sequences.device_dx)
+    verbs.accumulate(totals, x, states, h0, device().upload(np.zeros((0, 5))), nothing, nothing, nothing, dstates)
+    assert all(not device().download(value).any() for value in verbs.finish(totals).values())
+
+
 @pytest.mark.parametrize("name", ["gru", "lstm", "elman", "heads", "two slices", "wide"])
 def test_windows_add_up_to_the_gradient_of_the_loop(name):
     sequences = Sequences(name, [7, 0, 5])
     sequences.check(*by_windows(sequences, 3, 0.0))
+
+
+@pytest.mark.parametrize("name", ["one unit", "wide lstm"])
+def test_windows_that_stop_early_leave_out_what_is_small(name):
+    sequences = Sequences(name, [60])
+    sequences.check(*by_windows(sequences, 40, 1e-11))
+
+
+def test_windows_in_pieces_of_little_memory_give_the_same_bits(monkeypatch):
+    whole, pieces = [], []
+    for results in (whole, pieces):
+        sequences = Sequences("gru", [7, 0, 5])
+        gradients, dh0 = by_windows(sequences, 2, 0.0)
+        results += [device().download(sequences.device_dx), dh0]
+        sequences.check(gradients, dh0)
+        monkeypatch.setattr(windows_adjoint, "_MEMORY", 3 * 4 * 5 * 8)
+    np.testing.assert_array_equal(whole[0], pieces[0])
+    np.testing.assert_array_equal(whole[1], pieces[1])
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm", "heads", "wide lstm"])
+@pytest.mark.parametrize("before, after", [(True, True), (True, False), (False, True), (False, False)])
+def test_pull_applies_the_transposed_jacobians(name, before, after):
+    sequences = Sequences(name, [5, 3])
+    row, first, last = np.array([1, 0, 0, 1]), np.array([0, 2, 0, 2]), np.array([2, 5, 2, 2])
+    starts, source, carries, ends = pull(sequences, row, first, last, before, after)
+    for w in range(row.size):
+        c, b = starts[w], row[w]
+        for t in range(last[w] - 1, first[w] - 1, -1):
+            c = naive_pull(sequences, b, t, c, sequences.dstates[b, t] if before else 0.0, source[b, t] if after else 0.0)
+            if t > first[w]:
+                np.testing.assert_allclose(carries[b, t], c, **sequences.close)
+        np.testing.assert_allclose(ends[w], c, **sequences.close)
+        assert not carries[b, first[w]].any()

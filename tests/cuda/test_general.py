@@ -1,4 +1,4 @@
-"""The verbs of general cells against the naive twins of the cells: stated derivatives and complex steps, with ragged lengths."""
+"""The verbs of general cells against the naive twins of the cells: stated derivatives, complex steps, ragged lengths."""
 
 import numpy as np
 import pytest
@@ -129,21 +129,16 @@ def test_residuals_and_jacobians_are_those_of_the_twin(name, dtype):
 @every_cell
 def test_parameter_gradients_are_sums_over_slabs(name, dtype):
     case = Case(name, dtype)
-    previous_state = np.concatenate([case.h0[:, None], case.states[:, :-1]], axis=1)
     # A pullback is given f(h_{t-1}, x_t) as the state.
-    case.before_states = previous_state
-    case.states = np.stack([[case.f(b, t, previous_state[b, t]) for t in range(7)] for b in range(3)]).astype(dtype)
+    case.states = reference.loop_batch(case.naive, case.params, case.x, case.h0).astype(dtype)
     totals = case.model.totals(device().upload(np.full_like(case.x, 7)))
     for begin, end in ((3, 7), (0, 3)):
-        # every step starts from a state of its own, so slabs of one step
-        for t in range(begin, end):
-            adjoint = device().upload(case.adjoint[:, t:t + 1])
-            case.model.accumulate(totals, None, case.on_x, case.on_states, device().upload(previous_state[:, t]), adjoint, t,
-                                  START, STOP)
-    expected, dx = {key: 0.0 for key in case.params}, np.full(case.x.shape, 7.0)
+        adjoint = device().upload(case.adjoint[:, begin:end])
+        case.model.accumulate(totals, None, case.on_x, case.on_states, case.previous(begin), adjoint, begin, START, STOP)
+    expected, dx = dict.fromkeys(case.params, 0.0), np.full(case.x.shape, 7.0)
     for b in range(3):
         for t in range(START[b], STOP[b]):
-            parts = reference.gradient(case.naive, case.params, case.x[b, t:t + 1], previous_state[b, t], case.adjoint[b, t:t + 1])
+            parts = reference.gradient(case.naive, case.params, case.x[b, t:t + 1], case.before(b, t), case.adjoint[b, t:t + 1])
             dx[b, t] = parts["x"]
             expected = {key: value + parts[key] for key, value in expected.items()}
     assert_allclose(host(totals["x"]), dx, **case.close)

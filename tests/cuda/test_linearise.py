@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import reference
-import stub_project
 
 import pitsolve as ps
 from pitsolve.backends.cuda import gated_linearise
@@ -66,7 +65,6 @@ class Case:
 @pytest.mark.parametrize("name", CELLS)
 def test_defect_and_jacobian(name, dtype):
     case = Case(name, dtype)
-    heads, m = case.cell.blocks
     defect, diagonal = case.call(case.model.linearise, case.model.DIAGONAL)
     same, blocks = case.call(case.model.linearise, case.model.BLOCKS)
     np.testing.assert_array_equal(defect, same)
@@ -94,4 +92,5 @@ def test_partial_derivatives_of_the_gates(name):
         jacobian = case.call(case.model.linearise, case.model.BLOCKS)[1][b, t - BEGIN]
         for a in range(parts):
             for c in range(1, parts):  # the other parts enter without weights
-                np.testing.assert_allclose(np.diag(jacobian[0][a * n:a * n + n, c * n:c * n + n]), ds[b, t - BEGIN, a, c], **case.close)
+                block = jacobian[0][a * n:(a + 1) * n, c * n:(c + 1) * n]
+                np.testing.assert_allclose(np.diag(block), ds[b, t - BEGIN, a, c], **case.close)

@@ -160,7 +160,7 @@ class GatedModel:
     def state(self, carry: np.ndarray) -> np.ndarray:
         """The inverse of :meth:`carry`."""
         parts = carry.reshape(-1, self.cell.PARTS, self.units)[:, :, :self.cell.hidden_size]
-        return parts.reshape(carry.shape[0], self.cell.state_size)
+        return np.ascontiguousarray(parts).reshape(carry.shape[0], self.cell.state_size)
 
     def _project(self, x, begin, end, start, stop):
         weight, bias = self._input

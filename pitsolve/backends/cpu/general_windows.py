@@ -56,7 +56,7 @@ def merge_window(theta, x, tolerance, h, states, end, b, first, last, steps, dif
         difference = 0.0
         for i in range(end.size):
             change = abs(end[i] - stored[i]) / max(1.0, abs(stored[i]))
-            if not change <= difference:
+            if difference == difference and not change <= difference:  # NaN stays: it agrees with nothing
                 difference = change
         if difference <= tolerance:
             differences[w] = difference

@@ -55,7 +55,7 @@ def _moments(parts: np.ndarray, pixels: int, channels: int) -> tuple[np.ndarray,
     means = parts[:, 0, :channels].astype(np.float64)
     mean = means.mean(axis=0)
     means -= mean
-    inner = parts[:, 1, :channels].sum(axis=0, dtype=np.float64)
+    inner = np.maximum(parts[:, 1, :channels], 0).sum(axis=0, dtype=np.float64)  # rounding may leave less than zero
     return mean, (inner / pixels + np.einsum("bc,bc->c", means, means)) / len(parts)
 
 

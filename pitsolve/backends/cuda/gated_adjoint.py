@@ -18,7 +18,7 @@ from pitsolve.backends.cuda.workspace import Workspace
 from pitsolve.cells.base import GatedCell, Parameters
 
 _THREADS = 256
-_STREAMED_THREADS = 1024
+_STREAMED_THREADS = 512
 _BLOCKS = 528  # blocks at once that fill a large card; a constant, so that no sum depends on the card
 _LONGEST_SPAN = 4096  # steps whose sum a block takes in the working precision
 
@@ -78,7 +78,8 @@ class GatedAdjoint:
         tile = product_tile(self.dtype, n, max(columns, m), self.cell.GATES, 1, _THREADS)
         weights = self.weights
         x = x if x.size else states
-        kernel = specialise(preactivations.preactivate, self.dtype, **self._constants, **tile,
+        bounds = tile["THREADS"], 8 // self.dtype.itemsize
+        kernel = specialise(preactivations.preactivate, self.dtype, bounds, **self._constants, **tile,
                             SUMS=tile["STEPS"] * self.rows_of_unit, COLUMNS=columns)
         kernel((blocks_for(steps.count, tile["TILE"]), blocks_for(n, tile["UNITS"])), tile["THREADS"],
                x.reshape(-1), states.reshape(-1), previous.reshape(-1), weights.input_transposed, weights.hidden_transposed,
@@ -91,20 +92,21 @@ class GatedAdjoint:
         cell = self.cell
         sources = (before is not None) + (after is not None)
         constants = {**self._constants, "KEEP": keep, "BEFORE": before is not None, "AFTER": after is not None,
-                     "STOPPING": tol is not None, "INCOMING": self.rows_of_unit + (1 + sources) * cell.PARTS}
+                     "INCOMING": self.rows_of_unit + (1 + sources) * cell.PARTS}
         row, first, last = (device().indices(values) for values in windows)
-        arguments = (cell.ratio, *((states if source is None else source).reshape(-1) for source in (before, after)),
+        given = (rows, states.reshape(-1), previous.reshape(-1))
+        arguments = (float(cell.ratio), *((states if source is None else source).reshape(-1) for source in (before, after)),
                      *steps.place, states.shape[1], row, first, last, device().indices(number), row.size, starts.reshape(-1),
-                     out.reshape(-1), ends.reshape(-1), float(tol or 0.0))
+                     out.reshape(-1), ends.reshape(-1))
         tile = self._back or streamed_tile(cell, _STREAMED_THREADS)
         blocks = min(blocks_for(row.size, tile.seats), 4 * _BLOCKS)
-        given = (rows, states.reshape(-1), previous.reshape(-1))
         if self._back:
-            specialise(back_substitution.pull, self.dtype, (tile.threads, 1), **constants, **tile.constants)(
-                blocks, tile.threads, *given, self._back_weights, *arguments)
+            stopping = tol is not None
+            specialise(back_substitution.pull, self.dtype, tile.bounds, **constants, **tile.constants, STOPPING=stopping)(
+                blocks, tile.threads, *given, self._back_weights, *arguments, float(tol or 0.0))
         else:
             slopes = self.work.take("slopes", blocks * tile.seats * cell.GATES * cell.hidden_size)
-            specialise(streamed_substitution.pull, self.dtype, (tile.threads, 1), **constants, **tile.constants)(
+            specialise(streamed_substitution.pull, self.dtype, tile.bounds, **constants, **tile.constants)(
                 blocks, tile.threads, *given, self.weights.hidden, *arguments, slopes)
 
     def add(self, totals, rows, steps: Steps, x, states, previous, adjoint, start, stop) -> None:
@@ -119,17 +121,18 @@ class GatedAdjoint:
         parts = self.work.take("parts", blocks * jobs * tile.numbers)
         x = x if x.size else states
         arrays = (states.reshape(-1), previous.reshape(-1), rows, adjoint.reshape(-1))
-        specialise(parameter_gradients.outer, self.dtype, **self._constants, **tile.constants)(
-            (blocks, jobs), tile.threads, x.reshape(-1), *arrays, cell.ratio, *steps.place, steps.count, states.shape[1], n, m,
-            start, stop, device().indices(tile.jobs.ravel()), jobs, span, parts)
+        specialise(parameter_gradients.outer, self.dtype, (tile.threads, 2), **self._constants, **tile.constants)(
+            (blocks, jobs), tile.threads, x.reshape(-1), *arrays, float(cell.ratio), *steps.place, steps.count, states.shape[1],
+            n, m, start, stop, device().indices(tile.jobs.ravel()), jobs, span, parts)
         numbers = jobs * tile.numbers
         specialise(parameter_gradients.add_up, self.dtype, THREADS=_THREADS)(
             blocks_for(numbers, 32) if blocks else 0, _THREADS, parts, totals["sums"], blocks, numbers)
         if m:
             tile = product_tile(self.dtype, m, n, 1, cell.GATES, _THREADS)
-            specialise(parameter_gradients.pull_inputs, self.dtype, **self._constants, **tile)(
+            bounds = tile["THREADS"], 2
+            specialise(parameter_gradients.pull_inputs, self.dtype, bounds, **self._constants, **tile)(
                 (blocks_for(steps.count, tile["TILE"]), blocks_for(m, tile["UNITS"])), tile["THREADS"], *arrays,
-                self.weights.input, cell.ratio, *steps.place, steps.count, states.shape[1], n, m, start, stop,
+                self.weights.input, float(cell.ratio), *steps.place, steps.count, states.shape[1], n, m, start, stop,
                 totals["x"].reshape(-1))
 
     def partials(self, x, states, previous, begin, end, start, stop) -> tuple:

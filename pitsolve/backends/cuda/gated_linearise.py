@@ -210,7 +210,7 @@ def _launch(model, order, x, states, previous, begin, end, start, stop, jacobian
     strands = max(1, THREADS // units)
     steps = 4 if cell.PARTS == 1 or model.dtype == np.float32 else 2  # more would not fit the registers
     of_step = cell.PARTS * (cell.GATES + cell.PARTS) * units * strands
-    matrix = _diagonal(weights) if order == DIAGONAL else weights.hidden
+    matrix = own_weights(weights) if order == DIAGONAL else weights.hidden
     dp, du, ds = derivatives or (defect, defect, defect)
     flat = (array.reshape(-1) for array in (states, previous, defect, jacobian, dp, du, ds))
     specialise(linearise_slab, model.dtype, **weights.constants, ORDER=order, PARTS_GATES=cell.PARTS * cell.GATES,
@@ -223,7 +223,7 @@ def _launch(model, order, x, states, previous, begin, end, start, stop, jacobian
     return defect
 
 
-def _diagonal(weights):
+def own_weights(weights):
     """W_k[i, i] of every gate k and unit i."""
     if "hidden_diagonal" not in vars(weights):
         n, columns = weights.cell.hidden_size, weights.columns

@@ -23,11 +23,19 @@ derivative = constant("derivative")
 VALUE, DIAGONAL, BLOCKS = 0, 1, 2
 
 
+# Loops over sizes that are not constants would be made into calls that keep arrays out of registers.
 @inline
-def copy(values, out):
+def copy_state(values, out):
     """``out`` <- ``values``."""
-    for i in range(out.size):
+    for i in range(STATE):
         out[i] = values[i]
+
+
+@inline
+def copy_inputs(values, out):
+    """``out`` <- ``values``."""
+    for j in range(INPUT):
+        out[j] = values[j]
 
 
 @kernel
@@ -45,20 +53,21 @@ def sweep(theta, x, source, starts, states, ends, row, first, last):
         p = bundle(theta)
         if KEPT:
             own = scratch(1, KEPT, theta[0])[0]
-            copy(theta, own)
+            for k in range(KEPT):
+                own[k] = theta[k]
             p = bundle(own)
-        copy(starts[w], h)
+        copy_state(starts[w], h)
         if begin < end:
-            copy(x[b, begin], here)
+            copy_inputs(x[b, begin], here)
         for t in range(begin, end):
-            copy(x[b, min(t + 1, end - 1)], ahead)
+            copy_inputs(x[b, min(t + 1, end - 1)], ahead)
             step(p, here, h, new)
             for i in range(STATE):
                 h[i] = new[i] + source[b, t, i] if SOURCE else new[i]
             if LAST or t < end - 1:
-                copy(h, states[b, t])
-            copy(ahead, here)
-        copy(h, ends[w])
+                copy_state(h, states[b, t])
+            copy_inputs(ahead, here)
+        copy_state(h, ends[w])
 
 
 @kernel
@@ -72,12 +81,13 @@ def merge(theta, x, tolerance, starts, states, ends, row, first, last, steps, di
         p = bundle(theta)
         if KEPT:
             own = scratch(1, KEPT, theta[0])[0]
-            copy(theta, own)
+            for k in range(KEPT):
+                own[k] = theta[k]
             p = bundle(own)
-        copy(starts[w], h)
+        copy_state(starts[w], h)
         done, largest, agreed = end - begin, 0.0, False
         for t in range(begin, end):
-            copy(x[b, t], here)
+            copy_inputs(x[b, t], here)
             step(p, here, h, new)
             difference = 0.0
             for i in range(STATE):
@@ -88,13 +98,13 @@ def merge(theta, x, tolerance, starts, states, ends, row, first, last, steps, di
             if difference <= tolerance:
                 done, largest, agreed = t + 1 - begin, difference, True
                 break
-            copy(new, h)
+            copy_state(new, h)
             if t < end - 1:
-                copy(h, states[b, t])
+                copy_state(h, states[b, t])
         if agreed:
-            copy(states[b, end - 1], ends[w])
+            copy_state(states[b, end - 1], ends[w])
         elif begin < end:
-            copy(h, ends[w])
+            copy_state(h, ends[w])
         steps[w] = done
         differences[w] = largest
 
@@ -107,18 +117,20 @@ def linearise(theta, x, states, previous, defect, jacobian, begin, start, stop):
     """
     at = cuda.grid(1)
     if at < defect.shape[1]:
-        new = scratch(1, STATE, states[0, 0, 0])[0]
+        rows, here = scratch(2, STATE, states[0, 0, 0]), scratch(1, INPUT, states[0, 0, 0])[0]
+        h, new = rows[0], rows[1]
         p = bundle(theta)
         t = begin + at
         for b in range(cuda.blockIdx.y, defect.shape[0], cuda.gridDim.y):
             if start[b] <= t and t < stop[b]:
-                h = previous[b] if at == 0 else states[b, t - 1]
-                step(p, x[b, t], h, new)
+                copy_inputs(x[b, t], here)
+                copy_state(previous[b] if at == 0 else states[b, t - 1], h)
+                step(p, here, h, new)
                 if GIVEN:
                     if ORDER == DIAGONAL:
-                        derivative(p, x[b, t], h, new, jacobian[b, at])
+                        derivative(p, here, h, new, jacobian[b, at])
                     else:
-                        derivative(p, x[b, t], h, new, jacobian[b, at, 0])
+                        derivative(p, here, h, new, jacobian[b, at, 0])
                 for i in range(STATE):
                     defect[b, at, i] = new[i] - states[b, t, i]
             else:

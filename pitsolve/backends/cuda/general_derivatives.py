@@ -6,7 +6,7 @@ so these kernels are specialised for float64. Every perturbed number is a thread
 
 import numba
 
-from pitsolve.backends.cuda.general import copy
+from pitsolve.backends.cuda.general import copy_inputs, copy_state
 from pitsolve.backends.cuda.launch import cuda
 from pitsolve.cells.memory import scratch
 from pitsolve.compile import constant, inline, kernel
@@ -24,6 +24,21 @@ TINY = 1e-200
 DOUBLE = numba.float64
 
 
+# Where a number is perturbed, the index of the loop chooses it: an array with a variable index would not be in registers.
+@inline
+def perturb_state(values, j, h):
+    """``h`` <- ``values`` + i e in entry j."""
+    for i in range(STATE):
+        h[i] = complex(values[i], TINY if i == j else 0.0)
+
+
+@inline
+def perturb_inputs(values, j, inputs):
+    """``inputs`` <- ``values`` + i e in entry j."""
+    for i in range(INPUT):
+        inputs[i] = complex(values[i], TINY if i == j else 0.0)
+
+
 @kernel
 def differentiate(theta, x, states, previous, jacobian, begin, start, stop):
     """The diagonal or the whole of df/dh at every t of one slab. A thread is one column of one Jacobian (blocks along x)."""
@@ -36,9 +51,8 @@ def differentiate(theta, x, states, previous, jacobian, begin, start, stop):
         t = begin + at
         for b in range(cuda.blockIdx.y, jacobian.shape[0], cuda.gridDim.y):
             if start[b] <= t and t < stop[b]:
-                copy(x[b, t], inputs)
-                copy(previous[b] if at == 0 else states[b, t - 1], h)
-                h[j] = complex(h[j].real, TINY)
+                copy_inputs(x[b, t], inputs)
+                perturb_state(previous[b] if at == 0 else states[b, t - 1], j, h)
                 step(p, inputs, h, new)
                 if ORDER == DIAGONAL:
                     jacobian[b, at, j] = new[j].imag / TINY
@@ -68,9 +82,8 @@ def pull_inputs(theta, x, states, previous, adjoint, dx, begin, start, stop):
         t = begin + at
         for b in range(cuda.blockIdx.y, adjoint.shape[0], cuda.gridDim.y):
             if start[b] <= t and t < stop[b]:
-                copy(x[b, t], inputs)
-                copy(previous[b] if at == 0 else states[b, t - 1], h)
-                inputs[j] = complex(inputs[j].real, TINY)
+                perturb_inputs(x[b, t], j, inputs)
+                copy_state(previous[b] if at == 0 else states[b, t - 1], h)
                 step(p, inputs, h, new)
                 dx[b, t, j] = slope(new, adjoint[b, at])
 
@@ -102,8 +115,8 @@ def pull_parameters(theta, copies, x, states, previous, adjoint, dtheta, begin, 
             b, at = number // length, number % length
             t = begin + at
             if start[b] <= t and t < stop[b]:
-                copy(x[b, t], inputs)
-                copy(previous[b] if at == 0 else states[b, t - 1], h)
+                copy_inputs(x[b, t], inputs)
+                copy_state(previous[b] if at == 0 else states[b, t - 1], h)
                 step(p, inputs, h, new)
                 total += slope(new, adjoint[b, at])
         sums[thread] = total

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pitsolve.backends.cuda import arrays, general
-from pitsolve.backends.cuda.general import copy
+from pitsolve.backends.cuda.general import copy_state
 from pitsolve.backends.cuda.launch import blocks_for, cuda, device, specialise
 from pitsolve.cells.memory import scratch
 from pitsolve.compile import constant, kernel
@@ -29,7 +29,7 @@ def pull(jacobian, before, after, starts, carries, ends, row, first, last):
         b, begin, end = row[w], first[w], last[w]
         rows = scratch(2, STATE, starts[w, 0])
         c, new = rows[0], rows[1]
-        copy(starts[w], c)
+        copy_state(starts[w], c)
         for t in range(end - 1, begin - 1, -1):
             for j in range(STATE):
                 new[j] = after[b, t, j] if SOURCE else REAL(0.0)
@@ -37,10 +37,10 @@ def pull(jacobian, before, after, starts, carries, ends, row, first, last):
                 a = c[i] + before[b, t, i] if BEFORE else c[i]
                 for j in range(STATE):
                     new[j] += jacobian[b, t, 0, i, j] * a
-            copy(new, c)
+            copy_state(new, c)
             if t > begin:
-                copy(c, carries[b, t])
-        copy(c, ends[w])
+                copy_state(c, carries[b, t])
+        copy_state(c, ends[w])
 
 
 @kernel

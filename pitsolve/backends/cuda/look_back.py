@@ -6,9 +6,9 @@ map of each strand, :func:`strand_states` finds the state before it. Order in a 
 through shared memory, tiles through global memory.
 
 Tiles of one row come in groups. Every tile publishes its map; a tile reads all earlier maps of its group, one a thread, and
-combines them in a fixed order with the state after the last tile of the group before. The serial chain has one link a group, and
-no bit depends on which block came first. Numbers of tiles are drawn from a counter when blocks start, so that a block waits only
-for blocks that already run.
+combines them in a fixed order with the state after the last tile of the group before. The serial chain has one link a group,
+and no bit depends on which block came first. Numbers of tiles are drawn from a counter when blocks start, so that a block waits
+only for blocks that already run.
 
 A word of global memory is unwritten while all its bits are ones, and is written once; no fences are needed, as whoever sees the
 word sees the value. A map is one word in float32 and two in float64, a state is one.
@@ -20,14 +20,13 @@ state that the tile before really reached, and :func:`strand_states` says when t
 from __future__ import annotations
 
 import math
-import weakref
 
 import numpy as np
 from numba import int32
 
 from pitsolve.backends.cuda.intrinsics import first_half, load_relaxed, pack, second_half, store_relaxed
 from pitsolve.backends.cuda.launch import WARP, cuda, device
-from pitsolve.backends.cuda.workspace import Workspace
+from pitsolve.backends.cuda.workspace import of_device
 from pitsolve.compile import constant, inline
 
 REAL = constant("REAL")
@@ -43,7 +42,6 @@ REPAIR = constant("REPAIR")  # whether the caller can walk its tile step by step
 _ALL = 0xffffffff  # threads of a warp
 _NANS = 0x7fc000007fc00000  # two float32 that are no numbers, other than the unwritten word
 _NAN = 0x7ff8000000000000  # the same in float64
-_workspaces: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 def constants(dtype: np.dtype, threads: int, channels: int, per_thread: int, repair: bool) -> dict[str, object]:
@@ -58,9 +56,8 @@ def unwritten_words(tiles: int, rows: int, channels: int, dtype: np.dtype) -> tu
 
     They are the same memory in every launch of a stream.
     """
-    workspace = _workspaces.setdefault(device(), Workspace(np.int64))
     ends = 1 + tiles * rows * channels * (np.dtype(dtype).itemsize // 4)
-    words = workspace.take("words", ends + tiles * rows * channels)
+    words = of_device(np.int64).take("words", ends + tiles * rows * channels)
     device().preset(words)
     return words, ends
 
@@ -143,7 +140,7 @@ def _scan_warp(A, B, count, distance, lane):
 
 @inline
 def strand_states(words, ends, tile, row, rows, y0, y0_at, valid, A, B, y):
-    """The state before the strand of this thread in ``y``, from the map (A, B) of the strand; all three have PER_THREAD numbers.
+    """The state before the strand of this thread in ``y``, from the map (A, B) of the strand: PER_THREAD numbers each.
 
     (A, B) is destroyed. Every thread of the block calls this, with the identity where it has nothing to do. ``y0`` holds the
     states before the first tile, for ``valid`` channels from ``y0_at`` on; ``rows`` is how many rows there are.

@@ -1,8 +1,8 @@
-"""A Newton iteration in two passes over chunks of time, with Jacobians that live for one step in shared memory or nowhere.
+"""A Newton iteration in two passes over chunks of time: the first, and what it shares with the second, newton_apply.py.
 
 With J_t = df/dh (h_{t-1}, x_t) and the defect d_t = f(h_{t-1}, x_t) - h_t the corrections are e_t = J_t e_{t-1} + d_t.
-:func:`reduce_chunks` finds the affine map of every chunk, a scan over chunks the correction before each, and
-:func:`apply_chunks` walks the chunks from there and updates the states in place.
+:func:`reduce_chunks` finds the affine map of every chunk, a scan over chunks the correction before each, and `apply_chunks`
+walks the chunks from there and updates the states in place. Jacobians live for one step in shared memory, or nowhere.
 
 Both have the same mapping. A chunk is ``N`` lanes of a warp, lane i being unit i of one head in all its parts; a warp holds
 ``PER_WARP`` chunks, and neighbouring chunks are neighbouring heads, then neighbours in time. A lane keeps its row of each
@@ -13,12 +13,9 @@ The map of a chunk is held by columns: lane i has columns i of every part in reg
 the lanes have just made. If only the diagonals of J_t count (``DIAGONAL``), maps are numbers and stay in their lane.
 """
 
-import math
-
 import numpy as np
 
 from pitsolve.backends.cuda.intrinsics import load4, store4
-from pitsolve.backends.cuda.iterates import NEVER, largest, relative, repaired, write_record
 from pitsolve.backends.cuda.launch import cuda
 from pitsolve.compile import constant, inline, kernel
 
@@ -26,8 +23,6 @@ REAL = constant("REAL")
 DIAGONAL = constant("DIAGONAL")
 GATES = constant("GATES")
 PARTS = constant("PARTS")
-PARTS_GATES = constant("PARTS_GATES")
-PARTS_PARTS = constant("PARTS_PARTS")
 HEADS = constant("HEADS")
 N = constant("N")  # units of a head
 SIZE = constant("SIZE")  # PARTS x N, the state of a head
@@ -38,16 +33,14 @@ PER_WARP = constant("PER_WARP")  # chunks of a warp
 PLACES = constant("PLACES")  # of a warp in shared memory: chunks, and one for lanes that are left over
 PITCH = constant("PITCH")  # from one row of the Jacobian to the next in shared memory, without bank conflicts
 PLACE = constant("PLACE")  # numbers of one place in shared memory
-PLACE_APPLY = constant("PLACE_APPLY")
 SHARED = constant("SHARED")
-SHARED_APPLY = constant("SHARED_APPLY")
 STEPS = constant("STEPS")  # of a chunk
 gates = constant("gates")
 
 
 @inline
 def position(start, stop, chunks, steps):
-    """(chunk, sequence, head, first step, last step + 1, unit) of a thread; a thread left over has no steps."""
+    """(whether a thread has a chunk, chunk, sequence, head, where the chunk opens, its first step, last step + 1, unit)."""
     lane = np.int32(cuda.threadIdx.x & 31)
     sub = lane // N
     chunk = (np.int32(cuda.grid(1)) >> 5) * PER_WARP + sub
@@ -59,7 +52,7 @@ def position(start, stop, chunks, steps):
     opens = (whole - b * per_sequence) * STEPS
     first = max(opens, start[b])
     last = min(min(opens + STEPS, steps), stop[b])
-    return chunk, b, chunk - whole * HEADS, opens, first, last if present else first, lane - sub * N
+    return present, chunk, b, chunk - whole * HEADS, opens, first, last if present else first, lane - sub * N
 
 
 @inline
@@ -106,11 +99,12 @@ def slope(own, by_u, by_s, a):
 
 
 @kernel
-def reduce_chunks(drive, weight, bias, own_weight, ratio, keep, h0, states, entries, products, ends, start, stop, chunks, steps):
+def reduce_chunks(drive, weight, bias, own_weight, ratio, keep, h0, states, entries, products, ends, start, stop, chunks,
+                  steps):
     """The affine map of every chunk: ``products`` (its matrix), ``ends`` (what it makes of a correction of zero).
 
-    ``entries`` receives the states before the chunks, which :func:`apply_chunks` finds overwritten. ``keep`` multiplies the
-    Jacobians.
+    ``keep`` multiplies the Jacobians. ``entries`` receives the states before the chunks: `apply_chunks` overwrites them while
+    other blocks still need them.
     """
     shared = cuda.shared.array(SHARED, REAL, 16)
     row = cuda.local.array(WEIGHTS, REAL)
@@ -126,7 +120,7 @@ def reduce_chunks(drive, weight, bias, own_weight, ratio, keep, h0, states, entr
     new_c = cuda.local.array(PARTS, REAL)
     columns = cuda.local.array(COLUMNS, REAL)
     new_columns = cuda.local.array(COLUMNS, REAL)
-    chunk, b, head, opens, first, last, i = position(start, stop, chunks, steps)
+    present, chunk, b, head, opens, first, last, i = position(start, stop, chunks, steps)
     unit = head * N + i
     load_row(weight, row, head, i)
     for k in range(GATES):
@@ -155,7 +149,7 @@ def reduce_chunks(drive, weight, bias, own_weight, ratio, keep, h0, states, entr
     couple = vector + 2 * PADDED  # how the parts depend on the parts after the first
     if first < last:
         load_step(drive, drive_at, states, states_at, next_p, next_y)
-    for s in range(STEPS if cuda.syncthreads_or(first < last) else 0):
+    for s in range(STEPS if cuda.syncthreads_or(np.int32(first < last)) else 0):
         live = first + s < last
         for k in range(GATES):
             p[k] = next_p[k]
@@ -173,7 +167,7 @@ def reduce_chunks(drive, weight, bias, own_weight, ratio, keep, h0, states, entr
             values = load4(shared, vector + j)
             for k in range(GATES):
                 u[k] = add_product(row, k, values, j, u[k])
-        new, by_p, by_u, by_s = gates(p, u, h, ratio)
+        new, _, by_u, by_s = gates(p, u, h, ratio)
         if DIAGONAL:
             for a in range(PARTS):
                 factor = keep * slope(own, by_u, by_s, a)
@@ -193,7 +187,7 @@ def reduce_chunks(drive, weight, bias, own_weight, ratio, keep, h0, states, entr
                 columns[q] = new_columns[q]
         if DIAGONAL:
             cuda.syncwarp()  # before h and c are overwritten
-    if (cuda.threadIdx.x & 31) < PER_WARP * N and (np.int32(cuda.grid(1)) >> 5) * PER_WARP + (cuda.threadIdx.x & 31) // N < chunks:
+    if present:
         out = np.int64(chunk) * SIZE
         for a in range(PARTS):
             ends[out + a * N + i] = c[a]
@@ -242,101 +236,3 @@ def multiply(shared, place, couple, columns, new_columns):
             factor = shared[couple + (other - 1) * SIZE + r]
             for q in range(PARTS):
                 new_columns[q * SIZE + r] += factor * columns[q * SIZE + other * N + r % N]
-
-
-@kernel
-def apply_chunks(drive, weight, bias, own_weight, ratio, keep, tolerance, states, entries, ends, record, start, stop, chunks,
-                 steps, batch):
-    """The corrections of every chunk from the correction before it, added to the states.
-
-    ``record`` receives the largest defect and change, relative to the states, and the first defect beyond the tolerance.
-    """
-    shared = cuda.shared.array(SHARED_APPLY, REAL, 16)
-    row = cuda.local.array(WEIGHTS, REAL)
-    own = cuda.local.array(GATES, REAL)
-    base = cuda.local.array(GATES, REAL)
-    p = cuda.local.array(GATES, REAL)
-    u = cuda.local.array(GATES, REAL)
-    by_e = cuda.local.array(GATES, REAL)
-    next_p = cuda.local.array(GATES, REAL)
-    y = cuda.local.array(PARTS, REAL)
-    next_y = cuda.local.array(PARTS, REAL)
-    h = cuda.local.array(PARTS, REAL)
-    e = cuda.local.array(PARTS, REAL)
-    new_e = cuda.local.array(PARTS, REAL)
-    chunk, b, head, opens, first, last, i = position(start, stop, chunks, steps)
-    unit = head * N + i
-    load_row(weight, row, head, i)
-    for k in range(GATES):
-        base[k] = bias[k * (HEADS * N) + unit]
-        next_p[k] = 0.0
-        if DIAGONAL:
-            own[k] = own_weight[k * (HEADS * N) + unit]
-    at = np.int64(b) * steps + first
-    drive_at = at * (GATES * HEADS * N) + unit
-    states_at = at * (PARTS * HEADS * N) + unit
-    for a in range(PARTS):
-        e[a] = 0.0
-        h[a] = 0.0
-        y[a] = 0.0
-        next_y[a] = 0.0
-        if first < last:
-            if first == opens:
-                h[a] = entries[(chunk * PARTS + a) * N + i]
-            else:
-                h[a] = states[states_at + (a - PARTS) * (HEADS * N)]
-            if opens > 0:
-                e[a] = ends[((chunk - HEADS) * PARTS + a) * N + i]
-                if not math.isfinite(e[a]):  # a product of Jacobians overflowed: begin anew, as at the first step
-                    e[a] = 0.0
-    defects, changes, first_bad = REAL(0), REAL(0), NEVER
-    vector = ((cuda.threadIdx.x >> 5) * PLACES + (cuda.threadIdx.x & 31) // N) * PLACE_APPLY
-    if first < last:
-        load_step(drive, drive_at, states, states_at, next_p, next_y)
-    for s in range(STEPS if cuda.syncthreads_or(first < last) else 0):
-        live = first + s < last
-        for k in range(GATES):
-            p[k] = next_p[k]
-            u[k] = base[k]
-            by_e[k] = 0.0
-        for a in range(PARTS):
-            y[a] = next_y[a]
-        drive_at += GATES * HEADS * N
-        states_at += PARTS * HEADS * N
-        if first + s + 1 < last:
-            load_step(drive, drive_at, states, states_at, next_p, next_y)
-        here = vector + (s & 1) * (2 * PADDED)  # in two places in turn, so that one barrier a step is enough
-        shared[here + i] = h[0]
-        shared[here + PADDED + i] = e[0]
-        cuda.syncwarp()
-        for j in range(0, PADDED, 4):
-            values = load4(shared, here + j)
-            for k in range(GATES):
-                u[k] = add_product(row, k, values, j, u[k])
-            if not DIAGONAL:
-                values = load4(shared, here + PADDED + j)
-                for k in range(GATES):
-                    by_e[k] = add_product(row, k, values, j, by_e[k])
-        new, by_p, by_u, by_s = gates(p, u, h, ratio)
-        for a in range(PARTS):
-            if DIAGONAL:
-                change = slope(own, by_u, by_s, a) * e[a]
-            else:
-                change = by_s[a * PARTS] * e[0]
-                for other in range(1, PARTS):
-                    change += by_s[a * PARTS + other] * e[other]
-                for k in range(GATES):
-                    change += by_u[a * GATES + k] * by_e[k]
-            new_e[a] = new[a] - y[a] + keep * change
-        if live:
-            for a in range(PARTS):
-                size = relative(new[a] - y[a], y[a])
-                defects = largest(defects, size)
-                if not size <= tolerance:
-                    first_bad = min(first_bad, first + s)
-                e[a] = new_e[a]
-                h[a] = y[a]
-                state = repaired(y[a] + e[a])
-                states[states_at + (a - PARTS) * (HEADS * N)] = state
-                changes = largest(changes, relative(e[a], state))
-    write_record(record, b, batch, defects, changes, first_bad)

@@ -4,8 +4,8 @@ With d_t = dL/d(pre-activations of step t), ``ROWS`` numbers a unit that are eva
 
     dL/dW = sum_t d_t [h_{t-1}, x_t]^T,    dL/db = sum_t d_t,    dL/dx_t = W_ih^T d_t.
 
-No array has T times as many numbers as there are parameters: every block sums over a span of time, and the sums of all blocks are
-added in their order, in float64.
+No array has T times as many numbers as there are parameters: every block sums over a span of time, and the sums of all
+blocks are added in their order, in float64.
 """
 
 import numpy as np
@@ -66,9 +66,9 @@ def outer(x, states, previous, rows, adjoint, ratio, row_origin, origin, begin, 
     """Sums of d_t [h_{t-1}, x_t]^T and of d_t over the steps of a span, for a tile of units and columns.
 
     The columns are those of h, then those of x, each rounded up to whole threads. A block has one tile of UNITS units, all
-    their gates and COLUMNS_OF_TILE columns, and walks its span TILE steps at a time: all threads evaluate derivatives into shared
-    memory and copy [h_{t-1}, x_t] there; then each of SLICES teams takes every SLICES-th step and adds outer products of 4 units
-    x GATES x WIDE columns a thread, in registers. In the end the teams are added through shared memory.
+    their gates and COLUMNS_OF_TILE columns, and walks its span TILE steps at a time: all threads evaluate derivatives into
+    shared memory and copy [h_{t-1}, x_t] there; then each of SLICES teams takes every SLICES-th step and adds outer products
+    of 4 units x GATES x WIDE columns a thread, in registers. In the end the teams are added through shared memory.
     """
     slopes = cuda.shared.array(SLOPES, REAL, 16)
     values = cuda.shared.array(STAGED, REAL, 16)
@@ -203,8 +203,9 @@ def pull_inputs(states, previous, rows, adjoint, by_input, ratio, row_origin, or
                 stop, dx):
     """dL/dx_t = W_ih^T d_t for ``count`` steps.
 
-    A matrix product over time, as :func:`pitsolve.backends.cuda.preactivations.preactivate`: UNITS inputs and TILE steps a block,
-    one input and STEPS steps a thread. Derivatives of BUNDLE units by all their gates are evaluated into shared memory at a time.
+    A matrix product over time, as :func:`pitsolve.backends.cuda.preactivations.preactivate`: UNITS inputs and TILE steps a
+    block, one input and STEPS steps a thread. Derivatives of BUNDLE units by all their gates are evaluated into shared memory
+    at a time.
     """
     weights = cuda.shared.array(WEIGHTS, REAL, 16)
     values = cuda.shared.array(VALUES, REAL, 16)

@@ -1,9 +1,9 @@
 """Affine pre-activations of all gates at many steps at once, and what kernels do with them.
 
-A unit has ``ROWS`` = 2 GATES - SUMMED of them a step: p + u of the first ``SUMMED`` gates, u of the others, p of the others. They
-stand in memory as (step, row, unit). Kernels that need derivatives evaluate the gates again from these numbers.
+A unit has ``ROWS`` = 2 GATES - SUMMED of them a step: p + u of the first ``SUMMED`` gates, u of the others, p of the others.
+They stand in memory as (step, row, unit). Kernels that need derivatives evaluate the gates again from these numbers.
 
-The steps of a rectangle of rows and times are counted through: step number q is time ``begin + q % length`` of row ``q // length``.
+Steps are counted through all rows of a batch: step number q is time ``begin + q % length`` of row ``q // length``.
 """
 
 import numpy as np
@@ -81,8 +81,8 @@ def multiply(weights, values, unit, group, skipped, held, total):
 
 
 @kernel
-def preactivate(x, states, previous, by_input, by_state, input_bias, hidden_bias, row_origin, origin, begin, length, count, steps,
-                n, m, start, stop, out):
+def preactivate(x, states, previous, by_input, by_state, input_bias, hidden_bias, row_origin, origin, begin, length, count,
+                steps, n, m, start, stop, out):
     """out[q] = W [h_{t-1}, x_t] + b for ``count`` steps from step ``origin`` on.
 
     A matrix product over time. A block has a tile of TILE steps and UNITS units; a thread one unit and STEPS steps, whose ROWS

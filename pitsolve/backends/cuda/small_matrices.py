@@ -1,8 +1,9 @@
-"""Products and inverses of symmetric n x n matrices, n <= 32, by a few lanes of one warp: lane i has row i in registers.
+"""Products and inverses of small symmetric n x n matrices by a few lanes of one warp: lane i has row i in registers.
 
 A group of ``LANES`` lanes, the power of two from n on, works on one matrix, ``GROUPS`` of them side by side in a warp; lanes
-beyond n repeat the last row and store the same numbers again. What a lane reads of other rows goes through shared memory, as
-16-byte reads that are the same for all lanes of a group where n is a multiple of four. All threads of a warp reach all barriers.
+beyond n repeat the last row and store the same numbers again. What a lane reads of other rows goes through shared memory, in
+reads of 16 bytes that are the same for all lanes of a group where n is a multiple of four. All threads of a warp reach every
+barrier.
 """
 
 import numpy as np
@@ -16,7 +17,7 @@ LANES = constant("LANES")
 PITCH = constant("PITCH")  # from one row in shared memory to the next
 QUADS = constant("QUADS")  # whether n is a multiple of four
 
-LARGEST = WARP  # the n that one warp can do
+LARGEST = 128  # bytes of a row, n = 32 in float32 and 16 in float64: of longer ones the registers do not hold two
 _REGISTERS = 64  # for the matrices of the next steps, whose loads are under way together
 
 
@@ -30,6 +31,11 @@ def shape_constants(n: int, dtype: np.dtype) -> dict[str, int]:
             "ALL_MATRIX_CELLS": groups * (2 * pitch + n * pitch + n * lanes), "ALL_VECTOR_CELLS": groups * 4 * pitch}
 
 
+def in_a_warp(n: int, dtype: np.dtype) -> bool:
+    """Whether matrices are small enough for the kernels that keep a row of them in the registers of a lane."""
+    return n * np.dtype(dtype).itemsize <= LARGEST
+
+
 @inline
 def clear(values):
     for j in range(SIZE):
@@ -41,6 +47,13 @@ def load_column(values, begin, matrices, base, lane):
     """Column ``lane`` of a matrix, lanes side by side in memory: the row of a symmetric matrix."""
     for j in range(SIZE):
         values[begin + j] = matrices[base + j * SIZE + lane]
+
+
+@inline
+def add_column(values, matrices, base, lane):
+    """The same, added."""
+    for j in range(SIZE):
+        values[j] += matrices[base + j * SIZE + lane]
 
 
 @inline
@@ -95,15 +108,19 @@ def exceeds(memory, at, factor, bound):
 
 
 @inline
-def invert(row, lane, smallest, memory, at):
-    """A positive definite matrix becomes its inverse; False if a pivot is not above ``smallest``. 2 PITCH of shared memory.
+def invert(row, lane, smallest, shift, memory, at):
+    """A symmetric matrix plus a multiple of the identity becomes its inverse; False if a pivot is not above ``smallest``.
 
-    Gauss-Jordan steps on registers that turn by one place each step, so that the pivot always stands in the first: a loop
-    over the pivots need not be unrolled. Row k is what the lanes have in column k, with the other sign where they are done.
+    Gauss-Jordan steps on registers that turn by one place each step, so that the pivot always stands in the first: the loop
+    over the pivots need not be unrolled. Row k is what the lanes have in column k, with the other sign where they are done;
+    it goes to the first 2 PITCH cells from ``at`` on.
     """
     positive = True
     for k in range(SIZE):
         here = at + (k & 1) * PITCH
+        mine = lane == k
+        if mine:
+            row[0] += shift
         memory[here + (lane - k if lane >= k else lane - k + SIZE)] = row[0] if lane >= k else -row[0]
         cuda.syncwarp()
         pivot = memory[here]
@@ -111,7 +128,6 @@ def invert(row, lane, smallest, memory, at):
             positive = False
             pivot = 1.0
         inverse = 1.0 / pivot
-        mine = lane == k
         factor = -inverse if mine else row[0] * inverse
         if QUADS:
             for j in range(0, SIZE, 4):
@@ -136,8 +152,22 @@ def put_column(memory, at, lane, values):
 
 
 @inline
+def coupling_cells(at):
+    """Where a thread keeps its row of C: cells that no other thread uses, so no barrier is needed."""
+    return at + 2 * PITCH + SIZE * PITCH + cuda.threadIdx.x % LANES
+
+
+@inline
+def put_coupling(memory, at, row):
+    """Row ``lane`` of C, for :func:`gain` and :func:`complement`."""
+    cells = coupling_cells(at)
+    for k in range(SIZE):
+        memory[cells + k * LANES] = row[k]
+
+
+@inline
 def add_product(out, sign, coupling, memory, at):
-    """out += sign times row ``lane`` of C M: C by columns in the cells of its lane from ``coupling`` on, M in shared memory."""
+    """out += sign times a row of C M: that of C in the cells from ``coupling`` on, M in shared memory."""
     for k in range(SIZE):
         factor = sign * memory[coupling + k * LANES]
         row = at + k * PITCH
@@ -154,12 +184,10 @@ def add_product(out, sign, coupling, memory, at):
 
 
 @inline
-def gain(out, inverse, coupling, lane, memory, at):
-    """Row ``lane`` of C S^-1, for the row of S^-1 and that of C in registers; the trace of S^-1. All cells of MATRIX_CELLS."""
-    matrix, cells = at + 2 * PITCH, at + 2 * PITCH + SIZE * PITCH + lane
+def gain(out, inverse, lane, memory, at):
+    """Row ``lane`` of C S^-1, for the row of S^-1 in registers and C as put before; the trace of S^-1."""
+    matrix, cells = at + 2 * PITCH, coupling_cells(at)
     put_column(memory, matrix, lane, inverse)
-    for k in range(SIZE):
-        memory[cells + k * LANES] = coupling[k]
     clear(out)
     cuda.syncwarp()
     add_product(out, 1.0, cells, memory, matrix)
@@ -172,7 +200,7 @@ def gain(out, inverse, coupling, lane, memory, at):
 @inline
 def complement(out, gains, lane, memory, at):
     """Row ``lane`` of -C S^-1 C^T, which is symmetric, after :func:`gain`."""
-    matrix, cells = at + 2 * PITCH, at + 2 * PITCH + SIZE * PITCH + lane
+    matrix, cells = at + 2 * PITCH, coupling_cells(at)
     cuda.syncwarp()
     put_column(memory, matrix, lane, gains)
     cuda.syncwarp()

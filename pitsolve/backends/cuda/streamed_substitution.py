@@ -11,10 +11,8 @@ from pitsolve.backends.cuda.back_substitution import (
     INCOMING,
     KEEP,
     LAMBDA,
-    PATIENCE,
     SEATS,
     SIZE,
-    STOPPING,
     fetch,
 )
 from pitsolve.backends.cuda.launch import cuda
@@ -27,12 +25,13 @@ SHARES = constant("SHARES")  # SEATS THREADS
 
 @kernel
 def pull(rows, states, previous, weight, ratio, before, after, row_origin, origin, begin, length, steps, row, first, last,
-         number, windows, starts, out, ends, tolerance, slopes):
-    """As :func:`pitsolve.backends.cuda.back_substitution.pull`; c is kept in ``ends``, v = du lambda in ``slopes``.
+         number, windows, starts, out, ends, slopes):
+    """As :func:`pitsolve.backends.cuda.back_substitution.pull`, to the first step of every window however small c becomes.
 
-    A block takes SEATS windows at a time, so that a weight that has come from memory serves all of them. First a thread evaluates
-    the gates of one unit and window. Then a thread is one of UNITS units and one of TEAMS; a warp reads weights of neighbouring
-    units and multiplies them by the same numbers; the shares of the teams meet in shared memory, in order.
+    c is kept in ``ends``, v = du lambda in ``slopes``. A block takes SEATS windows at a time, so that a weight that has come
+    from memory serves all of them. First a thread evaluates the gates of one unit and window. Then a thread is one of UNITS
+    units and one of TEAMS; a warp reads weights of neighbouring units and multiplies them by the same numbers; the shares of
+    the teams meet in shared memory, in order.
     """
     shares = cuda.shared.array(SHARES, REAL)
     incoming = cuda.local.array(INCOMING, REAL)
@@ -117,15 +116,3 @@ def pull(rows, states, previous, weight, ratio, before, after, row_origin, origi
                             for a in range(PARTS):
                                 out[at + a * SIZE] = ends[at_ends + a * SIZE]
                 cuda.syncthreads()
-            if STOPPING and step % PATIENCE == PATIENCE - 1:
-                small = True
-                for w in range(group * SEATS, min(group * SEATS + SEATS, windows)):
-                    if last[w] - 2 - step >= first[w]:
-                        for e in range(thread, PARTS * SIZE, THREADS):
-                            small = small and abs(ends[np.int64(number[w]) * (PARTS * SIZE) + e]) <= tolerance
-                if not cuda.syncthreads_or(np.int32(0 if small else 1)):
-                    for w in range(group * SEATS, min(group * SEATS + SEATS, windows)):
-                        if last[w] - 2 - step >= first[w]:
-                            for e in range(thread, PARTS * SIZE, THREADS):
-                                ends[np.int64(number[w]) * (PARTS * SIZE) + e] = REAL(0)
-                    break

@@ -11,7 +11,7 @@ from pitsolve.cells.base import GatedCell
 _SHARED = 16 << 10  # bytes of one array in shared memory, so that several blocks fit a multiprocessor
 _REGISTERS = 96  # for the weights of a thread
 _ALL_REGISTERS = 65536  # of a multiprocessor
-_OTHERS = 64  # registers of a thread beside its weights
+_OTHERS = 64  # numbers of a thread beside its weights
 
 
 def power_of_two(count: int) -> int:
@@ -73,7 +73,8 @@ class OuterTile:
         columns = n // cell.heads
         by_input = np.where(k < cell.SUMMED, k, k + gates - cell.SUMMED)
         inputs = np.broadcast_to(round_up(n, c["WIDE"]) + np.arange(cell.input_size), (n, cell.input_size))
-        return {"weight_ih": at_columns(inputs), "weight_hh": at_columns((i // columns * columns)[:, None] + np.arange(columns)),
+        own = (i // columns * columns)[:, None] + np.arange(columns)
+        return {"weight_ih": at_columns(inputs), "weight_hh": at_columns(own),
                 "bias_ih": at_row(by_input), "bias_hh": at_row(k)}
 
 
@@ -114,6 +115,7 @@ class BackTile:
     cell: GatedCell
     constants: dict[str, int]
     threads: int
+    bounds: tuple[int, int]  # launch bounds: threads, and blocks that fit a multiprocessor
 
     @property
     def seats(self) -> int:
@@ -146,8 +148,8 @@ def back_tile(cell: GatedCell, dtype: np.dtype) -> BackTile | None:
     constants = {"SIZE": n, "COLUMNS": columns, "SLICES": slices, "SEATS": seats, "WARP_ONLY": threads == 32, "SHARE": share,
                  "RUN": run, "PADDED": share * slices, "WIDTH": width, "OWN": cell.GATES * share,
                  "BOARD": 2 * seats * cell.GATES * width}
-    fits = threads <= 1024 and threads * (cell.GATES * share * words + _OTHERS) <= _ALL_REGISTERS
-    return BackTile(cell, constants, threads) if fits else None
+    blocks = _ALL_REGISTERS // (threads * (cell.GATES * share + _OTHERS) * words)
+    return BackTile(cell, constants, threads, (threads, min(blocks, 32))) if blocks and threads <= 1024 else None
 
 
 def streamed_tile(cell: GatedCell, threads: int) -> BackTile:
@@ -156,4 +158,4 @@ def streamed_tile(cell: GatedCell, threads: int) -> BackTile:
     units, seats = min(threads // 4, power_of_two(n)), 4
     constants = {"SIZE": n, "COLUMNS": n // cell.heads, "SEATS": seats, "THREADS": threads, "UNITS": units,
                  "TEAMS": threads // units, "SHARES": seats * threads}
-    return BackTile(cell, constants, threads)
+    return BackTile(cell, constants, threads, (threads, 1))

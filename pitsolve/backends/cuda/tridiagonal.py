@@ -1,9 +1,8 @@
-"""Block LDL^T factors of windows of a block-tridiagonal matrix with n <= 32, and the Schur complements that they send.
+"""Block LDL^T factors of windows of a block-tridiagonal matrix with small blocks, and the Schur complements that they send.
 
 A window is a chain of small matrices, one after the other, so it is one group of lanes of one warp (small_matrices.py): n = 32
 has a warp a window, n = 8 four windows a warp, n = 1 a thread a window. The matrix of a step stays in registers from the pivot
-to the next one; the blocks of the next step are on their way while this one is inverted. With S_t the pivot and
-C = M_{t,t+1}^T, row i of lane i,
+to the next one, row i in lane i. With S_t the pivot and C = M_{t,t+1}^T,
 
     S_t^-1,    B_{t+1} = C S_t^-1,    S_{t+1} = M_{t+1,t+1} - B_{t+1} C^T.
 
@@ -13,7 +12,17 @@ Gains lie in memory transposed: lanes side by side read neighbouring numbers in 
 import numpy as np
 
 from pitsolve.backends.cuda.launch import WARP, cuda
-from pitsolve.backends.cuda.small_matrices import clear, complement, gain, invert, load_column, load_row, store_column
+from pitsolve.backends.cuda.small_matrices import (
+    add_column,
+    clear,
+    complement,
+    gain,
+    invert,
+    load_column,
+    load_row,
+    put_coupling,
+    store_column,
+)
 from pitsolve.compile import constant, kernel
 
 REAL = constant("REAL")
@@ -32,11 +41,11 @@ def factor(longest, diagonal, off_diagonal, floors, first, last, offset, windows
            gains, inverses, traces, failed):
     """S_t^-1, its trace and B_t of M = N_ii + mu P_i + the matrices at both ends; the first step without S_t^-1, or -1.
 
-    A group of lanes a window, a warp a block. Registers: rows of S, C and B; shared: S^-1 or B, C, and the row of a pivot.
+    A group of lanes a window, a warp a block. In registers a row of S and one of C or B; in shared memory S^-1 or B, C, and the
+    row of a pivot.
     """
     memory = cuda.shared.array(ALL_MATRIX_CELLS, REAL, 16)
     row = cuda.local.array(SIZE, REAL)
-    coupling = cuda.local.array(SIZE, REAL)
     product = cuda.local.array(SIZE, REAL)
     group = cuda.threadIdx.x // LANES
     number = cuda.blockIdx.x * GROUPS + group
@@ -50,37 +59,38 @@ def factor(longest, diagonal, off_diagonal, floors, first, last, offset, windows
     ends = np.int64(window) * SQUARE
     bad = -1
     load_column(row, 0, from_left, ends, lane)
-    clear(coupling)
+    if steps == 1:
+        add_column(row, from_right, ends, lane)
     for t in range(longest):
         block = np.int64(begin + t) * SQUARE
         at = np.int64(offset[window] + t) * SQUARE
         smallest = 0.0
+        shift = 0.0
         if t < steps:
             smallest = floors[begin + t]
-            load_column(product, 0, diagonal, block, lane)
-            for j in range(SIZE):
-                row[j] += product[j]
-                if j == lane and (t < left or t >= steps - right):
-                    row[j] += mu[window]
-            if t == steps - 1:
-                load_column(product, 0, from_right, ends, lane)
-                for j in range(SIZE):
-                    row[j] += product[j]
-            else:
-                load_column(coupling, 0, off_diagonal, block, lane)
+            if t < left or t >= steps - right:
+                shift = mu[window]
+            add_column(row, diagonal, block, lane)
         else:
             clear(row)
-        positive = invert(row, lane, smallest, memory, cells)
+        if t < steps - 1:
+            load_column(product, 0, off_diagonal, block, lane)
+        else:
+            clear(product)
+        put_coupling(memory, cells, product)
+        positive = invert(row, lane, smallest, shift, memory, cells)
         if t < steps:
             store_column(inverses, at, lane, row)
             if bad < 0 and not positive:
                 bad = begin + t
-        trace = gain(product, row, coupling, lane, memory, cells)
+        trace = gain(product, row, lane, memory, cells)
         if t < steps:
             traces[offset[window] + t] = trace
         if t < steps - 1:
             store_column(gains, at + SQUARE, lane, product)
         complement(row, product, lane, memory, cells)
+        if t == steps - 2:
+            add_column(row, from_right, ends, lane)
     if number < windows:
         failed[window] = bad
 
@@ -94,7 +104,6 @@ def transmit(longest, diagonal, off_diagonal, floors, first, last, windows, over
     """
     memory = cuda.shared.array(ALL_MATRIX_CELLS, REAL, 16)
     row = cuda.local.array(SIZE, REAL)
-    coupling = cuda.local.array(SIZE, REAL)
     product = cuda.local.array(SIZE, REAL)
     group = cuda.threadIdx.x // LANES
     number = cuda.blockIdx.x * GROUPS + group
@@ -110,26 +119,25 @@ def transmit(longest, diagonal, off_diagonal, floors, first, last, windows, over
         load_column(row, 0, from_right, ends, lane)
     else:
         load_column(row, 0, from_left, ends, lane)
-    clear(coupling)
     for q in range(longest):
         t = last[window] - 1 - q if leftward else first[window] + q
+        block = np.int64(t) * SQUARE
         smallest = 0.0
         if q < steps:
-            block = np.int64(t) * SQUARE
             smallest = floors[t]
-            load_column(product, 0, diagonal, block, lane)
-            for j in range(SIZE):
-                row[j] += product[j]
+            add_column(row, diagonal, block, lane)
             if leftward:
-                load_row(coupling, 0, off_diagonal, block - SQUARE, lane)
+                load_row(product, 0, off_diagonal, block - SQUARE, lane)
             else:
-                load_column(coupling, 0, off_diagonal, block, lane)
+                load_column(product, 0, off_diagonal, block, lane)
         else:
             clear(row)
-        positive = invert(row, lane, smallest, memory, cells)
+            clear(product)
+        put_coupling(memory, cells, product)
+        positive = invert(row, lane, smallest, 0.0, memory, cells)
         if q < steps and bad < 0 and not positive:
             bad = t
-        gain(product, row, coupling, lane, memory, cells)
+        gain(product, row, lane, memory, cells)
         complement(row, product, lane, memory, cells)
         if q == steps - 1:
             if leftward:

@@ -62,8 +62,7 @@ def invert(matrix, at, smallest, memory):
 
 @inline
 def times_coupling(out, at, sign, coupling, block, along, across, matrix, base):
-    """out[j, i] = sign sum_k C[i, k] M[k, j], where C[i, k] = coupling[k along + i across]; the same for all i, j as C M, if
-    transposed."""
+    """out[j, i] = sign sum_k C[i, k] M[k, j], where C[i, k] is coupling[k along + i across]."""
     for entry in range(cuda.threadIdx.x, SQUARE, cuda.blockDim.x):
         j = step_of(entry)
         i = entry - j * SIZE

@@ -1,10 +1,11 @@
-"""Forward and backward substitution through the windows of a block-tridiagonal matrix with n <= 32.
+"""Forward and backward substitution through the windows of a block-tridiagonal matrix with small blocks.
 
     forward   u_t = r_t - B_t u_{t-1},          backward   x_t = S_t^-1 u_t - B_{t+1}^T x_{t+1}
 
 A window is one group of lanes of one warp, lane i has component i, and vectors go from lane to lane through shared memory, one
-barrier a step. A step waits for the one before it and for memory. So the matrices of ``DEPTH`` steps are loaded into registers
-together before the first of them is needed, and S_t^-1 u_t is not on the way from one step to the next.
+barrier a step; what is read of an array that is written is read before that barrier, since lanes beyond n repeat the last one.
+A step waits for the one before it and for memory. So the matrices of ``DEPTH`` steps are loaded into registers together before
+the first of them is needed, and S_t^-1 u_t is not on the way from one step to the next.
 """
 
 import numpy as np
@@ -162,12 +163,14 @@ def correct(most, chosen, count, reach, smallest, offset, gains, inverses, trace
         inside = head <= tail and k < near
         before = u_at + (k & 1) * PITCH
         memory[before + lane] = value
+        at = np.int64(begin + tail + k)
         if inside:
-            load_column(columns, 0, gains, np.int64(begin + tail + k) * SQUARE, lane)
+            right[0] = u[at * SIZE + lane]
+            load_column(columns, 0, gains, at * SQUARE, lane)
         cuda.syncwarp()
         if inside:
-            value = u[np.int64(begin + tail + k) * SIZE + lane] - dot(columns, 0, memory, before)
-            u[np.int64(begin + tail + k) * SIZE + lane] = value
+            value = right[0] - dot(columns, 0, memory, before)
+            u[at * SIZE + lane] = value
     cuda.syncwarp()
     change = 0.0
     growth = 0.0

@@ -5,6 +5,8 @@ Messages between windows are small and stay on the host, as do norms and failed 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from pitsolve.backends.cuda import arrays, small_matrices, tridiagonal, tridiagonal_large, tridiagonal_rows, tridiagonal_sweeps
@@ -26,31 +28,30 @@ class TridiagonalWindows:
         self.first, self.last, self.overlap, self.steps, self.size = first, last, overlap, *diagonal.shape[:2]
         self.offset = np.concatenate([[0], np.cumsum(last - first)])
         rows, n = int(self.offset[-1]), self.size
-        self._in_a_warp = n <= small_matrices.LARGEST
+        self._in_a_warp = small_matrices.in_a_warp(n, self.dtype)
         self.gains, self.inverses = (device().empty((rows * n * n,), self.dtype) for _ in range(2))
         self.copies, self._traces = arrays.zeros((rows, n), self.dtype), device().empty((rows,), self.dtype)
         self._right = device().empty((rows * n,), self.dtype)
         self._floors = device().empty((self.steps,), self.dtype)
         self._first, self._last, self._offset = map(device().indices, (first, last, self.offset))
-        self._mu, self._length, self._given = np.zeros(first.size), np.zeros(first.size), {}
+        self._length, self._given = np.zeros(first.size), {}  # squared lengths of the copies; matrices already copied
         self._run(tridiagonal_rows.smallest_pivots, blocks_for(self.steps, _THREADS), _THREADS, self.diagonal, self.steps,
                   float(np.finfo(self.dtype).eps) * n, self._floors)
 
-    def _run(self, kernel, blocks, threads: int, *arguments, **constants) -> None:
+    def _run(self, kernel: Callable, blocks: int | tuple[int, int], threads: int, *arguments, **constants) -> None:
         n = self.size
         shape = small_matrices.shape_constants(n, self.dtype) if self._in_a_warp else tridiagonal_large.shape_constants(n)
         specialise(kernel, self.dtype, **shape, **constants)(blocks, threads, *arguments)
 
-    def _chains(self, kernel: str, number: int, longest: int, *arguments) -> None:
-        """A kernel on so many chains of matrices: several a warp, which goes on to the longest, or one a block."""
+    def _chains(self, kernel: Callable, number: int, longest: int, *arguments) -> None:
+        """A kernel on so many chains of matrices: several a warp, which goes on to the longest, or its twin, one a block."""
         if self._in_a_warp:
-            module = tridiagonal if hasattr(tridiagonal, kernel) else tridiagonal_sweeps
             groups = small_matrices.shape_constants(self.size, self.dtype)["GROUPS"]
-            self._run(getattr(module, kernel), blocks_for(number, groups), tridiagonal.THREADS, longest, *arguments)
+            self._run(kernel, blocks_for(number, groups), tridiagonal.THREADS, longest, *arguments)
         else:
-            self._run(getattr(tridiagonal_large, kernel), number, tridiagonal_large.THREADS, *arguments)
+            self._run(getattr(tridiagonal_large, kernel.__name__), number, tridiagonal_large.THREADS, *arguments)
 
-    def _rows(self, kernel, number: int, entries: int, *arguments, **constants) -> None:
+    def _rows(self, kernel: Callable, number: int, entries: int, *arguments, **constants) -> None:
         """A kernel on so many numbers of each of ``number`` windows."""
         if number and entries:
             self._run(kernel, (number, min(blocks_for(entries, _THREADS), _PER_WINDOW)), _THREADS, *arguments, **constants)
@@ -95,12 +96,11 @@ class TridiagonalWindows:
 
     def factor(self, mu: np.ndarray, from_left: np.ndarray, from_right: np.ndarray) -> np.ndarray:
         """Factors of N_ii + mu_i P_i + the matrices (p, n, n) at both ends; the step at which each window failed, or -1."""
-        self._mu, self._given = mu, {}
+        self._mu, self._penalties, self._given = mu, device().upload(mu.astype(self.dtype)), {}
         failed = device().empty((mu.size,), np.int32)
-        self._chains("factor", mu.size, self._longest(), self.diagonal, self.off_diagonal, self._floors, self._first,
-                     self._last, self._offset, mu.size, self.overlap, device().upload(mu.astype(self.dtype)),
-                     device().upload(from_left).reshape(-1), device().upload(from_right).reshape(-1), self.gains, self.inverses,
-                     self._traces, failed)
+        self._chains(tridiagonal.factor, mu.size, self._longest(), self.diagonal, self.off_diagonal, self._floors, self._first,
+                     self._last, self._offset, mu.size, self.overlap, self._penalties, device().upload(from_left).reshape(-1),
+                     device().upload(from_right).reshape(-1), self.gains, self.inverses, self._traces, failed)
         return device().download(failed).astype(np.int64)
 
     def transmit(self, from_left: np.ndarray, from_right: np.ndarray, to_left: np.ndarray, to_right: np.ndarray) -> np.ndarray:
@@ -109,8 +109,8 @@ class TridiagonalWindows:
         failed = device().empty((2, count), np.int32)
         left, right = device().upload(to_left), device().upload(to_right)  # windows at the ends of the chain keep what is there
         work = () if self._in_a_warp else (device().empty((4 * left.size,), self.dtype),)
-        self._chains("transmit", 2 * count, self._longest() - self.overlap, self.diagonal, self.off_diagonal, self._floors,
-                     self._first, self._last, count, self.overlap, device().upload(from_left).reshape(-1),
+        self._chains(tridiagonal.transmit, 2 * count, self._longest() - self.overlap, self.diagonal, self.off_diagonal,
+                     self._floors, self._first, self._last, count, self.overlap, device().upload(from_left).reshape(-1),
                      device().upload(from_right).reshape(-1), left.reshape(-1), right.reshape(-1), failed.reshape(-1), *work)
         to_left[...], to_right[...] = device().download(left), device().download(right)
         leftward, rightward = device().download(failed).astype(np.int64)
@@ -121,9 +121,8 @@ class TridiagonalWindows:
         entries = (self._longest(chosen) if rhs is not None else 2 * int(reach.max())) * self.size
         self._rows(tridiagonal_rows.right_sides, chosen.size, entries, device().indices(chosen), self.diagonal,
                    self.off_diagonal, self._right if rhs is None else rhs.reshape(-1), self._first, self._offset,
-                   self.first.size, device().indices(reach), from_left.shape[1], self.overlap,
-                   device().upload(self._mu.astype(self.dtype)), device().upload(from_left).reshape(-1),
-                   device().upload(from_right).reshape(-1), self._right,
+                   self.first.size, device().indices(reach), from_left.shape[1], self.overlap, self._penalties,
+                   device().upload(from_left).reshape(-1), device().upload(from_right).reshape(-1), self._right,
                    WHOLE=rhs is not None, VALUES=from_left.shape[1] > 1, SPLIT=split)
 
     def solve(self, chosen: np.ndarray, rhs, split: bool, from_left: np.ndarray, from_right: np.ndarray
@@ -131,8 +130,8 @@ class TridiagonalWindows:
         """New copies of the chosen windows; 2-norms of the changes, zero where not chosen, and of all copies."""
         self._right_sides(chosen, rhs, np.zeros(chosen.size, np.int64), split, from_left, from_right)
         change, sums = np.zeros(self.first.size), device().empty((2, chosen.size), self.dtype)
-        self._chains("substitute", chosen.size, self._longest(chosen), device().indices(chosen), chosen.size, self._offset,
-                     self.gains, self.inverses, self._right, self.copies.reshape(-1), sums.reshape(-1))
+        self._chains(tridiagonal_sweeps.substitute, chosen.size, self._longest(chosen), device().indices(chosen), chosen.size,
+                     self._offset, self.gains, self.inverses, self._right, self.copies.reshape(-1), sums.reshape(-1))
         change[chosen], self._length[chosen] = device().download(sums)
         return np.sqrt(change), self._lengths()
 
@@ -144,11 +143,12 @@ class TridiagonalWindows:
         self._right_sides(chosen, None, reach, split, from_left, from_right)
         smallest = np.finfo(self.dtype).eps / 16 * self._lengths()[chosen] / np.sqrt(steps)
         change, sums = np.zeros(self.first.size), device().empty((2, chosen.size), self.dtype)
-        self._chains("correct", chosen.size, int(reach.max()), device().indices(chosen), chosen.size, device().indices(reach),
-                     device().upload(smallest.astype(self.dtype)), self._offset, self.gains, self.inverses, self._traces,
-                     self._right, self.copies.reshape(-1), sums.reshape(-1))
+        self._chains(tridiagonal_sweeps.correct, chosen.size, int(reach.max()), device().indices(chosen), chosen.size,
+                     device().indices(reach), device().upload(smallest.astype(self.dtype)), self._offset, self.gains,
+                     self.inverses, self._traces, self._right, self.copies.reshape(-1), sums.reshape(-1))
         change[chosen], growth = device().download(sums)
-        self._length[chosen] += growth
+        with np.errstate(over="ignore", invalid="ignore"):  # an iteration that diverges may overflow
+            self._length[chosen] += growth
         return np.sqrt(change), self._lengths()
 
     def post(self, chosen: np.ndarray, for_left: np.ndarray, for_right: np.ndarray, to_left: np.ndarray, to_right: np.ndarray

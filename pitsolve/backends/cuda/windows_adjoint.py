@@ -55,8 +55,8 @@ class WindowsAdjoint:
         keep, tol = (CHANGE, tol) if before is None else (LAMBDA, None)
         for steps, rows, chosen in self._pieces(x, states, previous, (row, first, last), totals["rows"]):
             windows = (row[chosen], first[chosen], last[chosen])
-            self.adjoint.pull(rows, steps, states, previous, before, None, windows, chosen, starts, totals["adjoint"], ends, keep,
-                              tol)
+            self.adjoint.pull(rows, steps, states, previous, before, None, windows, chosen, starts, totals["adjoint"], ends,
+                              keep, tol)
         return ends
 
     def finish(self, totals) -> Parameters:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 
 import numpy as np
 
@@ -23,3 +24,12 @@ class Workspace:
         if array is None or array.size < size:
             array = self._arrays[name] = device().empty((max(size, 1),), self._dtype)
         return array[:size].reshape(shape)
+
+
+_of_devices: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+
+
+def of_device(dtype: np.dtype) -> Workspace:
+    """What verbs that belong to no model use: the same memory in every call on a device and stream, in whose order they run."""
+    dtype = np.dtype(dtype)
+    return _of_devices.setdefault(device(), {}).setdefault(dtype, Workspace(dtype))
