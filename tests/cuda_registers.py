@@ -1,6 +1,7 @@
 """The most registers that a thread of each kernel may take, in float32 and in float64, with any constants."""
 
 CEILINGS = {
+    "back_substitution.pull": (168, 200),
     "dense_reduce.reduce_columns": (112, 184),
     "dense_reduce.reduce_shared": (168, 208),
     "dense_scan.apply_chunks": (96, 128),
@@ -28,8 +29,13 @@ CEILINGS = {
     "newton_tiles.enter": (24, 24),
     "newton_tiles.iterate_channels": (128, 176),
     "newton_time.iterate_time": (64, 96),
+    "parameter_gradients.add_up": (32, 32),
+    "parameter_gradients.outer": (128, 128),
+    "parameter_gradients.pull_inputs": (128, 128),
+    "parameter_gradients.settle": (16, 16),
     "pointwise.compare_rows": (32, 40),
     "pointwise.largest": (32, 32),
+    "preactivations.preactivate": (176, 184),
     "rows.clear": (32, 32),
     "rows.compare": (32, 48),
     "rows.gather": (48, 48),
@@ -41,6 +47,7 @@ CEILINGS = {
     "rows.scatter": (48, 48),
     "rows.shift": (48, 40),
     "rows.square_sums": (32, 32),
+    "streamed_substitution.pull": (128, 128),
     "streamed_windows.stream": (96, 128),
     "transfer.multiply_blocks": (64, 64),
     "transfer.multiply_columns": (128, 168),

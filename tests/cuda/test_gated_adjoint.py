@@ -24,9 +24,9 @@ CELLS = {
     "linear": (ps.cells.Linear(3, 2), reference.linear),
     "two slices": (ps.cells.GRU(2, 7), reference.gru),
     "tiles": (ps.cells.GRU(23, 12, heads=3), reference.gru),
-    "wide": (ps.cells.GRU(2, 6), reference.gru),
-    "wide lstm": (ps.cells.LSTM(2, 3), reference.lstm),
-    "wide heads": (ps.cells.GRU(2, 6, heads=2), reference.gru),
+    "streamed": (ps.cells.GRU(2, 6), reference.gru),
+    "streamed lstm": (ps.cells.LSTM(2, 3), reference.lstm),
+    "streamed heads": (ps.cells.GRU(2, 6, heads=2), reference.gru),
 }
 
 
@@ -39,7 +39,7 @@ def small_blocks(monkeypatch, request):
     monkeypatch.setattr("pitsolve.backends.cuda.tiles._SHARED", 1 << 10)
     if name == "two slices":
         monkeypatch.setattr("pitsolve.backends.cuda.tiles._REGISTERS", 24)
-    if name.startswith("wide"):
+    if name.startswith("streamed"):
         monkeypatch.setattr("pitsolve.backends.cuda.tiles._ALL_REGISTERS", 0)
 
 
@@ -138,7 +138,7 @@ def test_the_gradient_of_every_cell_is_that_of_the_loop(name):
     sequences.check(*by_slabs(sequences, 0, 4, 7) if name != "tiles" else by_slabs(sequences, 0, 3))
 
 
-@pytest.mark.parametrize("name", ["gru", "lstm", "wide"])
+@pytest.mark.parametrize("name", ["gru", "lstm", "streamed"])
 def test_in_single_precision(name):
     sequences = Sequences(name, [6], np.float32)
     sequences.check(*by_slabs(sequences, 0, 6))
@@ -160,13 +160,13 @@ def test_without_steps_the_gradient_is_zero():
     assert all(not device().download(value).any() for value in verbs.finish(totals).values())
 
 
-@pytest.mark.parametrize("name", ["gru", "lstm", "elman", "heads", "two slices", "wide"])
+@pytest.mark.parametrize("name", ["gru", "lstm", "elman", "heads", "two slices", "streamed"])
 def test_windows_add_up_to_the_gradient_of_the_loop(name):
     sequences = Sequences(name, [7, 0, 5])
     sequences.check(*by_windows(sequences, 3, 0.0))
 
 
-@pytest.mark.parametrize("name", ["one unit", "wide lstm"])
+@pytest.mark.parametrize("name", ["one unit", "streamed lstm"])
 def test_windows_that_stop_early_leave_out_what_is_small(name):
     sequences = Sequences(name, [60])
     sequences.check(*by_windows(sequences, 40, 1e-11))
@@ -184,7 +184,7 @@ def test_windows_in_pieces_of_little_memory_give_the_same_bits(monkeypatch):
     np.testing.assert_array_equal(whole[1], pieces[1])
 
 
-@pytest.mark.parametrize("name", ["gru", "lstm", "heads", "wide lstm"])
+@pytest.mark.parametrize("name", ["gru", "lstm", "heads", "streamed lstm"])
 @pytest.mark.parametrize("before, after", [(True, True), (True, False), (False, True), (False, False)])
 def test_pull_applies_the_transposed_jacobians(name, before, after):
     sequences = Sequences(name, [5, 3])

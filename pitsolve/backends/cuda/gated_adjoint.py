@@ -129,7 +129,7 @@ class GatedAdjoint:
             blocks_for(numbers, 32) if blocks else 0, _THREADS, parts, totals["sums"], blocks, numbers)
         if m:
             tile = product_tile(self.dtype, m, n, 1, cell.GATES, _THREADS)
-            bounds = tile["THREADS"], 2
+            bounds = tile["THREADS"], 512 // tile["THREADS"]
             specialise(parameter_gradients.pull_inputs, self.dtype, bounds, **self._constants, **tile)(
                 (blocks_for(steps.count, tile["TILE"]), blocks_for(m, tile["UNITS"])), tile["THREADS"], *arrays,
                 self.weights.input, float(cell.ratio), *steps.place, steps.count, states.shape[1], n, m, start, stop,

@@ -244,7 +244,7 @@ def pull_inputs(states, previous, rows, adjoint, by_input, ratio, row_origin, or
                 for k in range(GATES):
                     values[at + k] = REAL(0)
         cuda.syncthreads()
-        for k in range(0, DEPTH, 4):
+        for k in range(0, min(DEPTH, (n - first) * GATES), 4):
             at = k * UNITS + lane
             w0, w1, w2, w3 = weights[at], weights[at + UNITS], weights[at + 2 * UNITS], weights[at + 3 * UNITS]
             for q in range(STEPS):

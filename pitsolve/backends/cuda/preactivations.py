@@ -65,9 +65,9 @@ def read_gates(rows, at, n, p, u):
 
 
 @inline
-def multiply(weights, values, unit, group, skipped, held, total):
-    """total[step, row] += values[step, k] weights[k, gate, unit] for all k in shared memory."""
-    for k in range(0, DEPTH, 4):
+def multiply(weights, values, unit, group, columns, skipped, held, total):
+    """total[step, row] += values[step, k] weights[k, gate, unit] for so many columns k, or zeros behind them."""
+    for k in range(0, min(DEPTH, columns), 4):
         for e in range(4 * GATES):
             held[e] = weights[(k * GATES + e) * UNITS + unit]
         for q in range(STEPS):
@@ -112,8 +112,8 @@ def preactivate(x, states, previous, by_input, by_state, input_bias, hidden_bias
             else:
                 total[q * ROWS + g] = bias
                 total[q * ROWS + g + GATES - SUMMED] = own
-    last_unit = min(first_unit + UNITS, n) - 1
-    for first in range(first_unit // COLUMNS * COLUMNS, (last_unit // COLUMNS + 1) * COLUMNS, DEPTH):
+    last = ((min(first_unit + UNITS, n) - 1) // COLUMNS + 1) * COLUMNS
+    for first in range(first_unit // COLUMNS * COLUMNS, last, DEPTH):
         cuda.syncthreads()
         for e in range(thread, WEIGHTS, THREADS):
             j = first_unit + e % UNITS
@@ -127,7 +127,7 @@ def preactivate(x, states, previous, by_input, by_state, input_bias, hidden_bias
                 value = state_before(states, previous, row[s], time[s], begin, steps, size, k)
             values[s * PITCH + e % DEPTH] = value
         cuda.syncthreads()
-        multiply(weights, values, unit, group, 0, held, total)
+        multiply(weights, values, unit, group, last - first, 0, held, total)
     for first in range(0, m, DEPTH):
         cuda.syncthreads()
         for e in range(thread, WEIGHTS, THREADS):
@@ -141,7 +141,7 @@ def preactivate(x, states, previous, by_input, by_state, input_bias, hidden_bias
                 value = x[(np.int64(row[s]) * steps + time[s]) * m + k]
             values[s * PITCH + e % DEPTH] = value
         cuda.syncthreads()
-        multiply(weights, values, unit, group, GATES - SUMMED, held, total)
+        multiply(weights, values, unit, group, m - first, GATES - SUMMED, held, total)
     if first_unit + unit < n:
         for q in range(STEPS):
             s = first_step + q * GROUPS + group

@@ -79,10 +79,10 @@ class WindowsAdjoint:
         count = states.shape[0] * states.shape[1]
         if totals["rows"] is None and 0 < count <= self._most:
             steps = Steps(0, 0, 0, states.shape[1], count)
-            totals["rows"] = self._rows(steps, x, states, previous, totals["stop"])
+            totals["rows"] = self._rows(steps, x, states, previous, totals["stop"], "kept")
 
-    def _rows(self, steps: Steps, x, states, previous, stop: np.ndarray):
-        rows = self.adjoint.work.take("rows", steps.count * self.adjoint.rows_of_unit * self.cell.hidden_size)
+    def _rows(self, steps: Steps, x, states, previous, stop: np.ndarray, name: str = "rows"):
+        rows = self.adjoint.work.take(name, steps.count * self.adjoint.rows_of_unit * self.cell.hidden_size)
         self.adjoint.preactivate(rows, steps, x, states, previous, np.zeros_like(stop), stop)
         return rows
 
