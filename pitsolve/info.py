@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import os
 import platform
 import sys
@@ -82,7 +83,10 @@ def _cuda() -> str:
         seen = ", ".join(_devices())
     except (OSError, RuntimeError) as reason:
         seen = f"no device: {reason}"
-    return f"{seen}; this version computes on the CPU only"
+    try:
+        return f"{seen}; numba-cuda {importlib.metadata.version('numba-cuda')}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"{seen}; numba-cuda is not installed (pip install 'pitsolve[cuda]')"
 
 
 def _line(name: str, describe: Callable[[], str]) -> str:
