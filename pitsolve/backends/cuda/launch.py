@@ -9,10 +9,12 @@ float32 kernel a factor of 32 to 64 on most cards.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import math
 import os
 import types
+import warnings
 from collections.abc import Callable, Iterator
 
 import numba
@@ -28,6 +30,8 @@ if SIMULATED:
     from pitsolve.backends.cuda import simulator
 
     simulator.complete()
+# Small problems have small grids, and users can do nothing about it.
+warnings.filterwarnings("ignore", message="Grid size .* under-utilization")
 _REMEMBERED, _REMEMBERED_BYTES = 64, 1 << 16  # lengths and windows of a call, which every launch of it needs
 # Multiply-adds are fused in any case; any fastmath flag would turn tanh and division into their crude forms.
 _FLAGS = {"fastmath": False}
@@ -115,22 +119,22 @@ class Device:
         return 1 if SIMULATED else cuda.get_current_device().MULTIPROCESSOR_COUNT
 
 
-_devices: list[Device] = [Device()]
+_chosen = contextvars.ContextVar("device", default=Device())  # noqa: B039  (every thread without a choice shares it)
 
 
 def device() -> Device:
     """Where everything runs now."""
-    return _devices[-1]
+    return _chosen.get()
 
 
 @contextlib.contextmanager
 def on(chosen: Device) -> Iterator[Device]:
     """Run on another device or stream inside the block."""
-    _devices.append(chosen)
+    token = _chosen.set(chosen)
     try:
         yield chosen
     finally:
-        _devices.pop()
+        _chosen.reset(token)
 
 
 _specialised: dict[tuple, Kernel] = {}
