@@ -2,6 +2,7 @@
 
 CEILINGS = {
     "back_substitution.pull": (168, 200),
+    "gated.project": (128, 192),
     "gated_linearise.linearise_slab": (96, 128),
     "parameter_gradients.add_up": (32, 32),
     "parameter_gradients.outer": (128, 128),
@@ -21,4 +22,6 @@ CEILINGS = {
     "rows.shift": (48, 40),
     "rows.square_sums": (32, 32),
     "streamed_substitution.pull": (128, 128),
+    "streamed_windows.stream": (96, 128),
+    "windows.advance": (176, 208),
 }

@@ -28,7 +28,8 @@ CELLS = {
 
 @pytest.fixture(params=["registers", "memory"])
 def weights_in(request, monkeypatch):
-    """Where the weights stay: each kernel must do every cell."""
+    """Where the weights stay: each kernel must do every cell. Few blocks, so that one takes many windows."""
+    monkeypatch.setattr(gated_windows, "_RESIDENT_THREADS", 1)
     if request.param == "memory":
         monkeypatch.setattr(gated_windows, "mapping", lambda *sizes: None)
 
@@ -153,28 +154,55 @@ def merged(case, states, starts, table, tol):
     return ends, np.array(done), np.array(differences)
 
 
+TABLE = np.array([[0, 0, 6], [0, 6, 13], [1, 0, 2], [1, 3, 13]])
+MOVES = np.array([0.0, 1e-3, 2.0, 0.03])  # windows that merge at once, twice, not before their end, and in time
+
+
+def swept(case):
+    """Starts of the windows of TABLE and the states of a sweep from them, here; then starts that have moved."""
+    dtype = case.x.dtype
+    starts = np.random.default_rng(5).normal(size=(4, case.h0.shape[1])).astype(dtype)
+    states = case.states()
+    ends = case.model.windows.sweep(case.on_device, states, device().upload(starts), *TABLE.T)
+    result = device().download(states)
+    result[TABLE[:, 0], TABLE[:, 2] - 1] = device().download(ends)
+    return result, (starts + MOVES[:, None]).astype(dtype)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", ["gru", "gru-1", "lstm", "a warp", "several warps"])
 def test_a_merge_stops_where_the_states_agree(name, dtype):
-    """Some windows merge, one does so at once, one runs to its end; each as if it were alone."""
+    """Each window as if it were alone."""
     case = Case(name, 2, 13, dtype)
-    table = np.array([[0, 0, 6], [0, 6, 13], [1, 0, 2], [1, 3, 13]])
-    starts = np.random.default_rng(5).normal(size=(4, case.h0.shape[1]))
-    before = case.states()
-    ends = case.model.windows.sweep(case.on_device, before, device().upload(starts.astype(dtype)), *table.T)
-    states = device().download(before)
-    states[table[:, 0], table[:, 2] - 1] = device().download(ends)
-    moved = starts + np.array([0.1, 1e-3, 2.0, 0.0])[:, None]
+    states, moved = swept(case)
     expected = states.copy()
-    expected_ends, steps, differences = merged(case, expected, moved, table, 0.01)
-    given, new_ends = device().upload(states), device().upload(np.full(starts.shape, 7, dtype))
-    result = case.model.windows.merge(case.on_device, given, device().upload(moved.astype(dtype)), *table.T, 0.01, new_ends)
-    assert result[0].dtype == np.int64 and result[1].dtype == np.float64
-    assert set(steps) & {1} and set(steps) & {2}
-    np.testing.assert_array_equal(result[0], steps)
-    np.testing.assert_allclose(result[1], differences, **case.tolerance)
+    expected_ends, steps, differences = merged(case, expected, moved, TABLE, 0.01)
+    given, ends = device().upload(states), device().upload(np.full(moved.shape, 7, dtype))
+    done, found = case.model.windows.merge(case.on_device, given, device().upload(moved), *TABLE.T, 0.01, ends)
+    assert done.dtype == np.int64 and found.dtype == np.float64
+    assert (*steps[:3],) == (1, 1, 2) and 1 < steps[3] < 10
+    np.testing.assert_array_equal(done, steps)
+    np.testing.assert_allclose(found, differences, **case.tolerance)
     np.testing.assert_allclose(device().download(given), expected, **case.tolerance)
-    np.testing.assert_allclose(device().download(new_ends), expected_ends, **case.tolerance)
+    np.testing.assert_allclose(device().download(ends), expected_ends, **case.tolerance)
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm", "a warp"])
+def test_the_difference_of_a_merge_is_the_residual_that_remains(name, weights_in):
+    case = Case(name, 2, 13)
+    states, moved = swept(case)
+    given, ends = device().upload(states), device().upload(np.full(moved.shape, 7.0))
+    done, differences = case.model.windows.merge(case.on_device, given, device().upload(moved), *TABLE.T, 0.01, ends)
+    new = device().download(given)
+    for w, (row, first, last) in enumerate(TABLE):
+        if (device().download(ends)[w] != 7).any():
+            new[row, last - 1] = device().download(ends)[w]
+            assert done[w] == last - first and differences[w] == 0
+        before = np.concatenate([moved[w:w + 1], new[row, first:last - 1]])
+        step = np.array([case.loop(row, t, t + 1, before[t - first])[0] for t in range(first, last)])
+        residual = (np.abs(step - new[row, first:last]) / np.maximum(1, np.abs(new[row, first:last]))).max()
+        np.testing.assert_allclose(residual, differences[w], **case.tolerance)
+    assert 0 < differences.max() <= 0.01 and (done < TABLE[:, 2] - TABLE[:, 1]).any()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

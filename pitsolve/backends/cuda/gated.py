@@ -1,5 +1,7 @@
 """Kernels of gated cells on slabs of time: project the inputs of all steps at once."""
 
+import numpy as np
+
 from pitsolve.backends.cuda.intrinsics import load, store
 from pitsolve.backends.cuda.launch import cuda
 from pitsolve.compile import constant, kernel
@@ -42,7 +44,7 @@ def project(x, weight, bias, drive, steps, begin, length, batch, start, stop):
     sums = cuda.local.array((4, 4), REAL)
     values = cuda.local.array(4, REAL)
     thread = cuda.threadIdx.x
-    along, across = thread // ACROSS, thread % ACROSS
+    along, across = np.uint32(thread // ACROSS), np.uint32(thread % ACROSS)
     leading, left = cuda.blockIdx.x * STEPS, cuda.blockIdx.y * COLUMNS
     for b in range(cuda.blockIdx.z, batch, cuda.gridDim.z):
         wanted = begin + leading < stop[b] and begin + leading + STEPS > start[b]
@@ -54,7 +56,7 @@ def project(x, weight, bias, drive, steps, begin, length, batch, start, stop):
             for at in range(thread, STEPS * DEPTH, THREADS):
                 step, j = at // DEPTH, at % DEPTH
                 inside = leading + step < length and first + j < INPUTS
-                here = (b * steps + begin + leading + step) * INPUTS + first + j
+                here = (np.int64(b) * steps + begin + leading + step) * INPUTS + first + j
                 store(inputs, j * (STEPS + 1) + step, load(x, here) if inside else 0.0)
             for at in range(thread, DEPTH * COLUMNS, THREADS):
                 j, column = at // COLUMNS, left + at % COLUMNS
@@ -69,9 +71,8 @@ def project(x, weight, bias, drive, steps, begin, length, batch, start, stop):
                     for r in range(4):
                         sums[r, c] += values[r] * factor
             cuda.syncthreads()
+        at = (np.int64(b) * length + leading + along) * WIDTH + left + across
         for r in range(4):
-            step = leading + along + r * ALONG
             for c in range(4):
-                column = left + across + c * ACROSS
-                if wanted and step < length and column < WIDTH:
-                    store(drive, (b * length + step) * WIDTH + column, sums[r, c])
+                if wanted and leading + along + r * ALONG < length and left + across + c * ACROSS < WIDTH:
+                    store(drive, at + r * ALONG * WIDTH + c * ACROSS, sums[r, c])

@@ -59,7 +59,8 @@ class GatedModel:
         sizes = gated.tile(self.cell.input_size, width, _THREADS)
         grid = blocks_for(length, sizes["STEPS"]), blocks_for(width, sizes["COLUMNS"]), min(batch, _MOST_ROWS)
         inputs = x if x.size else drive
-        specialise(gated.project, self.dtype, **sizes)(
+        resident = 8 // self.dtype.itemsize  # blocks of a multiprocessor: more of them would spill
+        specialise(gated.project, self.dtype, (_THREADS, resident), **sizes)(
             grid, _THREADS, inputs.reshape(-1), self.weights.input_transposed, self.weights.input_bias, drive.reshape(-1),
             x.shape[1], begin, length, batch, device().indices(start), device().indices(stop))
         return drive

@@ -52,7 +52,7 @@ class GatedWindows:
         added = none if source is None else source
         constants = {**self.weights.constants, "WHOLE": whole, "SOURCE": source is not None, "MERGE": tol is not None,
                      "BITS": self._integer}
-        arguments = (self.cell.ratio, *(array.reshape(-1) for array in (states, added, starts, ends)), table, count,
+        arguments = (float(self.cell.ratio), *(array.reshape(-1) for array in (states, added, starts, ends)), table, count,
                      states.shape[1], 0.0 if tol is None else float(tol), steps, differences)
         if self._mapping is None:
             self._stream(x.reshape(-1), constants, arguments, count)

@@ -10,7 +10,7 @@ from pitsolve.backends.cuda.launch import WARP
 _REGISTERS = 1 << 16  # of a multiprocessor
 _THREADS = 1024  # the most in a block
 _SHARED_BYTES = 48 << 10  # of a block
-_WORKING = 24  # registers for everything but the numbers counted here
+_WORKING = 28  # registers for everything but the numbers counted here
 _MOST = 128  # registers of such numbers in a thread: enough warps stay on a multiprocessor
 _INPUTS = 32  # inputs of a thread beyond which it pays to slice further
 _AHEAD = (8, 4, 2, 1)

@@ -107,7 +107,9 @@ def multiply_inputs(staged, group, unit, part, weight, bias, drive):
         for k in range(GATES):
             factor = load(weight, (j * GATES + k) * LANES + unit)
             for r in range(ROUNDS):
-                step = min(r * SLICES + part, AHEAD - 1)
+                step = r * SLICES + part
+                if SLICES > AHEAD:
+                    step = min(step, AHEAD - 1)
                 sums[r, k] += factor * load(staged, group * STAGED + step * INPUTS + j)
     for r in range(ROUNDS):
         step = r * SLICES + part
@@ -155,7 +157,7 @@ def advance(x, input_weight, input_bias, hidden_weight, hidden_bias, ratio, stat
     within ``tolerance``; that state is kept. ``done`` receives the steps of each window, ``differences`` the bits of the
     largest difference where it stopped.
     """
-    hidden = cuda.shared.array(BUFFERS, REAL)
+    hidden = cuda.shared.array(BUFFERS, REAL, 16)
     staged = cuda.shared.array(INPUT_ROOM, REAL)
     drive = cuda.shared.array(DRIVES, REAL)
     weights = cuda.local.array(WEIGHTS, REAL)
@@ -168,13 +170,14 @@ def advance(x, input_weight, input_bias, hidden_weight, hidden_bias, ratio, stat
     u = cuda.local.array(GATES, REAL)
 
     thread = cuda.threadIdx.x
-    group = np.int32(thread // GROUP if WINDOWS > 1 else 0)
-    member = np.int32(thread - group * GROUP)
-    unit, part = np.int32(member // SLICES), np.int32(member % SLICES)
+    # Unsigned numbers of 32 bits: a signed one is kept in a second form of 64 bits, for addresses.
+    group = np.uint32(thread // GROUP if WINDOWS > 1 else 0)
+    member = np.uint32(thread - group * GROUP)
+    unit, part = np.uint32(member // SLICES), np.uint32(member % SLICES)
     real, writes = unit < UNITS, unit < UNITS and part == 0
     home = group * (UNITS // COLUMNS) * ROOM
-    own = np.int32(home + unit // COLUMNS * ROOM + unit % COLUMNS)  # where this unit stands in a buffer, and what it reads
-    seen = np.int32(home + min(unit, UNITS - 1) // COLUMNS * ROOM + part * VECTOR)
+    own = np.uint32(home + unit // COLUMNS * ROOM + unit % COLUMNS)  # where this unit stands in a buffer, and what it reads
+    seen = np.uint32(home + min(unit, UNITS - 1) // COLUMNS * ROOM + part * VECTOR)
     for j in range(WEIGHTS):
         weights[j] = load(hidden_weight, j * GROUP + member)
     for k in range(GATES):
@@ -188,8 +191,9 @@ def advance(x, input_weight, input_bias, hidden_weight, hidden_bias, ratio, stat
         w = np.int32(leading + group)
         base, length = np.int64(0), np.int32(0)
         if w < count:
-            base = np.int64(windows[w]) * steps + windows[count + w]
-            length = np.int32(windows[2 * count + w] - windows[count + w])
+            first = load(windows, count + w)
+            base = np.int64(load(windows, w)) * steps + first
+            length = np.int32(load(windows, 2 * count + w) - first)
         fetch(starts, w * UNITS * PARTS + unit, real and w < count, state)
         hold(x, base, 0, length, member, held)
         if SOURCE:
