@@ -7,7 +7,7 @@ import pytest
 import pitsolve as ps
 from pitsolve.backends.cuda.gated_model import GatedModel
 
-CELLS = [ps.cells.GRU(1, 1), ps.cells.GRU(40, 32, ratio=3), ps.cells.GRU(6, 64), ps.cells.LSTM(6, 32),
+CELLS = [ps.cells.GRU(1, 1), ps.cells.GRU(40, 32, ratio=3), ps.cells.LSTM(6, 32),
          ps.cells.ImplicitGRU(6, 128), ps.cells.GRU(2, 12, heads=6), ps.cells.Elman(6, 50)]
 IN_DOUBLE_PRECISION = ("parameter_gradients.add_up", "parameter_gradients.settle")  # the sums over all blocks, on purpose
 
