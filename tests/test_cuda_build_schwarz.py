@@ -31,6 +31,7 @@ def chains(n, dtype):
 def rows(n, dtype):
     """The verbs that do all steps at once, with and without values on the overlap."""
     windows, everyone, rhs, matrices = two_windows(n, dtype)
+    windows.factor(np.zeros(2), matrices, matrices)
     windows.residual(rhs, rhs)
     windows.mismatch()
     for split, length in ((False, 1 + OVERLAP), (True, 1 + OVERLAP)):
