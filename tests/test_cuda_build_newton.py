@@ -34,7 +34,6 @@ def test_linearise_stays_in_registers(cell, capability, dtype, monkeypatch):
     def verbs():
         model.linearise(model.DIAGONAL, *slab)
         model.linearise(model.BLOCKS, *slab)
-        model.partials(*slab)
 
     offline.check(verbs, capability)
 

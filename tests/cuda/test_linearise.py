@@ -76,21 +76,3 @@ def test_defect_and_jacobian(name, dtype):
         np.testing.assert_allclose(reference.dense_matrix(blocks[b, t - BEGIN], state.size), jacobian, **case.close)
         np.testing.assert_allclose(diagonal[b, t - BEGIN], np.diag(jacobian), **case.close)
     np.testing.assert_allclose(defect, expected, **case.close)
-
-
-@pytest.mark.parametrize("name", ["three units", "two parts", "heads"])
-def test_partial_derivatives_of_the_gates(name):
-    case = Case(name)
-    n, parts, gates = case.cell.hidden_size, case.cell.PARTS, case.cell.GATES
-    dp, du, ds = case.call(case.model.partials)
-    for b, t, state in case.wanted():
-        for i in range(n):
-            for k in range(gates):
-                at = b, t - BEGIN, slice(None), k, i
-                np.testing.assert_allclose(dp[at], case.slopes(b, t, state, "bias_ih", k * n + i)[i::n], **case.close)
-                np.testing.assert_allclose(du[at], case.slopes(b, t, state, "bias_hh", k * n + i)[i::n], **case.close)
-        jacobian = case.call(case.model.linearise, case.model.BLOCKS)[1][b, t - BEGIN]
-        for a in range(parts):
-            for c in range(1, parts):  # the other parts enter without weights
-                block = jacobian[0][a * n:(a + 1) * n, c * n:(c + 1) * n]
-                np.testing.assert_allclose(np.diag(block), ds[b, t - BEGIN, a, c], **case.close)

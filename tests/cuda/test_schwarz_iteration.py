@@ -5,25 +5,21 @@ import pytest
 import reference_schwarz as reference
 
 import pitsolve as ps
-from pitsolve.backends.cuda import arrays
-from pitsolve.leastsquares import check_schwarz
+from pitsolve.backends import cuda
 from pitsolve.leastsquares.iteration import Options, Schwarz
 from pitsolve.leastsquares.windows import Chain
 
 BOUNDARIES = np.array([0, 6, 11, 20])
 
 
-@pytest.fixture(autouse=True)
-def allow_cuda(monkeypatch):
-    monkeypatch.setattr(check_schwarz, "backend_name", lambda name: name)
-    monkeypatch.setattr(arrays, "_THREADS", 32)
+pytestmark = pytest.mark.usefixtures("small_blocks")
 
 
 @pytest.mark.parametrize("split, mu, mode", [
     (False, 0.0, "additive"), (False, 0.7, "oddeven"), (True, 0.7, "multiplicative"), (False, 0.7, "additive")])
 def test_iterates_are_those_of_the_dense_twin(split, mu, mode):
     problem = reference.random_problem(2, 20, 3.0)
-    schwarz = Schwarz(problem, Chain(BOUNDARIES, 2), Options(split, mode, mu), "cuda")
+    schwarz = Schwarz(problem, Chain(BOUNDARIES, 2), Options(split, mode, mu), cuda)
     schwarz.start(np.zeros_like(problem.rhs))
     for _ in range(3):
         schwarz.sweep()

@@ -9,19 +9,20 @@ import numpy as np
 from pitsolve.backends.cuda import arrays
 from pitsolve.backends.cuda.launch import Device, cuda, unavailable
 
+_VECTOR_BYTES = 16
+
 
 def wrap(value: object):
     """The memory behind a CuPy array, a torch tensor or anything else with ``__cuda_array_interface__``, C-contiguous.
 
-    Arrays in another order are copied on the device.
+    Kernels load 16 bytes at once, so slices that begin in between are copied; so are arrays in another order, through the host,
+    which is slow and right for any strides.
     """
     array = value if hasattr(value, "copy_to_host") else cuda.as_cuda_array(value, sync=False)
-    return array if array.is_c_contiguous() else _contiguous(array)
-
-
-def _contiguous(array):
-    """A C-contiguous copy; strided memory goes through the host, which is slow and right for any strides."""
-    return arrays.from_host(np.ascontiguousarray(array.copy_to_host()))
+    if not array.is_c_contiguous():
+        return arrays.from_host(np.ascontiguousarray(array.copy_to_host()))
+    address = (getattr(array, "__cuda_array_interface__", None) or {"data": (0, False)})["data"][0] or 0
+    return arrays.copy(array) if address % _VECTOR_BYTES else array
 
 
 def restore(array, like: object):

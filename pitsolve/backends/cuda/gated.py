@@ -18,7 +18,7 @@ DEPTH = constant("DEPTH")  # inputs that are in shared memory at a time
 INPUT_ROOM = constant("INPUT_ROOM")  # DEPTH (STEPS + 1)
 WEIGHT_ROOM = constant("WEIGHT_ROOM")  # DEPTH COLUMNS
 
-VALUE, DIAGONAL, BLOCKS, PARTIALS = 0, 1, 2, 3  # what `linearise` writes next to the defect
+VALUE, DIAGONAL, BLOCKS = 0, 1, 2  # what `linearise` writes next to the defect
 _DEPTH, _ROOM = 16, 4096  # the most inputs of a tile, and numbers of x in shared memory
 
 

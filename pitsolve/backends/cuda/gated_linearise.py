@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from pitsolve.backends.cuda.gated import BLOCKS, DIAGONAL, PARTIALS, VALUE
+from pitsolve.backends.cuda.gated import BLOCKS, DIAGONAL, VALUE
 from pitsolve.backends.cuda.intrinsics import load4
 from pitsolve.backends.cuda.launch import blocks_for, cuda, device, specialise
 from pitsolve.compile import constant, inline, kernel
 
 REAL = constant("REAL")
-ORDER = constant("ORDER")  # what is written besides the defect: VALUE (nothing), DIAGONAL, BLOCKS or PARTIALS
+ORDER = constant("ORDER")  # what is written besides the defect: VALUE (nothing), DIAGONAL or BLOCKS
 GATES = constant("GATES")
 PARTS = constant("PARTS")
 PARTS_GATES = constant("PARTS_GATES")
@@ -39,8 +39,8 @@ THREADS = 128
 
 
 @kernel
-def linearise_slab(drive, weight, matrix, bias, ratio, states, previous, defect, jacobian, dp, du, ds, begin, length, steps,
-                   start, stop):
+def linearise_slab(drive, weight, matrix, bias, ratio, states, previous, defect, jacobian, begin, length, steps, start,
+                   stop):
     """f(h_{t-1}, x_t) - h_t and derivatives; the mapping of threads is that of the module.
 
     ``weight`` (COLUMNS, GATES, N) has the weights of neighbouring units side by side. ``matrix`` is (GATES, N, COLUMNS) for the
@@ -63,7 +63,7 @@ def linearise_slab(drive, weight, matrix, bias, ratio, states, previous, defect,
             for r in range(STEPS):
                 t = from_step + r * STRANDS + strand
                 if first <= t and t < last:
-                    evaluate(drive, matrix, u, ratio, states, previous, defect, jacobian, dp, du, ds, factors, b, r, t, begin,
+                    evaluate(drive, matrix, u, ratio, states, previous, defect, jacobian, factors, b, r, t, begin,
                              length, steps, strand, i)
         if ORDER == BLOCKS:
             cuda.syncthreads()
@@ -111,7 +111,7 @@ def add_products(weight, h, at, u, r, j, i):
 
 
 @inline
-def evaluate(drive, matrix, u, ratio, states, previous, defect, jacobian, dp, du, ds, factors, b, r, t, begin, length, steps,
+def evaluate(drive, matrix, u, ratio, states, previous, defect, jacobian, factors, b, r, t, begin, length, steps,
              strand, i):
     """The gates of one unit at one step."""
     p = cuda.local.array(GATES, REAL)
@@ -126,7 +126,7 @@ def evaluate(drive, matrix, u, ratio, states, previous, defect, jacobian, dp, du
             s[a] = previous[b * PARTS * N + a * N + i]
         else:
             s[a] = states[(b * steps + t - 1) * PARTS * N + a * N + i]
-    new, by_p, by_u, by_s = gates(p, v, s, ratio)
+    new, _, by_u, by_s = gates(p, v, s, ratio)
     for a in range(PARTS):
         defect[row * PARTS * N + a * N + i] = new[a] - states[(b * steps + t) * PARTS * N + a * N + i]
     if ORDER == DIAGONAL:
@@ -136,12 +136,6 @@ def evaluate(drive, matrix, u, ratio, states, previous, defect, jacobian, dp, du
         jacobian[row * PARTS * N + i] = slope
         for a in range(1, PARTS):
             jacobian[row * PARTS * N + a * N + i] = by_s[a * PARTS + a]
-    if ORDER == PARTIALS:
-        for k in range(PARTS_GATES):
-            dp[(row * PARTS_GATES + k) * N + i] = by_p[k]
-            du[(row * PARTS_GATES + k) * N + i] = by_u[k]
-        for c in range(PARTS_PARTS):
-            ds[(row * PARTS_PARTS + c) * N + i] = by_s[c]
     if ORDER == BLOCKS:
         at = (r * STRANDS + strand) * (PARTS_GATES + PARTS_PARTS) * UNITS + cuda.threadIdx.x
         for k in range(PARTS_GATES):
@@ -188,20 +182,10 @@ def linearise(model, order: int, x, states, previous, begin: int, end: int, star
     heads, m = model.cell.blocks
     shape = {VALUE: (1, 1, 1), DIAGONAL: (batch, length, model.cell.state_size), BLOCKS: (batch, length, heads, m, m)}[order]
     jacobian = model.work.take(f"jacobian{order}", *shape)
-    return _launch(model, order, x, states, previous, begin, end, start, stop, jacobian, ()), jacobian
+    return _launch(model, order, x, states, previous, begin, end, start, stop, jacobian), jacobian
 
 
-def partials(model, x, states, previous, begin: int, end: int, start: np.ndarray, stop: np.ndarray) -> tuple:
-    """Derivatives of every gate at every t of the slab: dp and du (B, L, PARTS, GATES, n), ds (B, L, PARTS, PARTS, n)."""
-    cell, rows = model.cell, (x.shape[0], end - begin)
-    dp = model.work.take("dp", *rows, cell.PARTS, cell.GATES, cell.hidden_size)
-    du = model.work.take("du", *rows, cell.PARTS, cell.GATES, cell.hidden_size)
-    ds = model.work.take("ds", *rows, cell.PARTS, cell.PARTS, cell.hidden_size)
-    _launch(model, PARTIALS, x, states, previous, begin, end, start, stop, dp, (dp, du, ds))
-    return dp, du, ds
-
-
-def _launch(model, order, x, states, previous, begin, end, start, stop, jacobian, derivatives):
+def _launch(model, order, x, states, previous, begin, end, start, stop, jacobian):
     cell, weights, length = model.cell, model.weights, end - begin
     n, columns = cell.hidden_size, weights.columns
     drive = model.project(x, begin, end, start, stop)
@@ -211,8 +195,7 @@ def _launch(model, order, x, states, previous, begin, end, start, stop, jacobian
     steps = 4 if cell.PARTS == 1 or model.dtype == np.float32 else 2  # more would not fit the registers
     of_step = cell.PARTS * (cell.GATES + cell.PARTS) * units * strands
     matrix = own_weights(weights) if order == DIAGONAL else weights.hidden
-    dp, du, ds = derivatives or (defect, defect, defect)
-    flat = (array.reshape(-1) for array in (states, previous, defect, jacobian, dp, du, ds))
+    flat = (array.reshape(-1) for array in (states, previous, defect, jacobian))
     specialise(linearise_slab, model.dtype, **weights.constants, ORDER=order, PARTS_GATES=cell.PARTS * cell.GATES,
                PARTS_PARTS=cell.PARTS**2, N=n, COLUMNS=columns, UNITS=units, STRANDS=strands, STEPS=steps,
                SUMS=steps * cell.GATES, SPREAD=max(1, strands // columns), FACTORS=steps * of_step if order == BLOCKS else 1,
