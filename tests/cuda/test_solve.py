@@ -13,14 +13,16 @@ pytestmark = pytest.mark.usefixtures("small_blocks")
 METHODS = {"sequential": {}, "picard": {}, "deer": {}, "quasi-deer": {}, "elk": {}, "quasi-elk": {},
            "shooting": {"window": 4}, "mgrit": {"coarsening": 3, "levels": 2}, "parareal": {"window": 5}}
 LENGTHS = np.array([17, 0, 12])
-COARSENS = ("gru", "gru-f32", "heads")
 GRU = MODELS["gru"]
 
 
 def pairs(methods):
-    """Every model with the methods that it can be solved by."""
+    """The smallest model with every method, the others with those that call other verbs of theirs."""
     return pytest.mark.parametrize(("name", "method"), [
-        (name, method) for name in MODELS for method in methods if name in COARSENS or method not in ("mgrit", "parareal")])
+        *(("gru-f32", method) for method in methods),
+        *((name, method) for name in ("heads", "lstm", "custom") for method in ("deer", "scan", "shooting")
+          if method in methods),
+        ("lem", "sequential")])
 
 
 @pairs(METHODS)

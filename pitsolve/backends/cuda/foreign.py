@@ -27,12 +27,14 @@ def wrap(value: object):
 
 def restore(array, like: object):
     """``array`` as the kind of ``like``: a torch tensor, a CuPy array, a NumPy array, or Numba's device array as it is."""
+    if not (hasattr(like, "__cuda_array_interface__") or hasattr(like, "__cuda_ndarray__")):
+        return arrays.to_host(array)
     library = type(like).__module__.partition(".")[0]
     if library == "torch":
         return sys.modules["torch"].as_tensor(array, device=like.device)
     if library == "cupy":
         return sys.modules["cupy"].asarray(array)
-    return array if hasattr(like, "__cuda_array_interface__") or hasattr(like, "__cuda_ndarray__") else arrays.to_host(array)
+    return array
 
 
 def stream_of(value: object):

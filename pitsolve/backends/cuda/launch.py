@@ -50,13 +50,13 @@ class Kernel:
         return cuda.jit(self.function, **_FLAGS, **_CACHED, **options)
 
     def __call__(self, blocks: int | tuple[int, ...], threads: int, *arguments) -> None:
-        """Run on ``blocks`` of ``threads`` threads: whole numbers are passed as int32, numbers as the dtype of the kernel."""
+        """Run on ``blocks`` of ``threads`` threads: whole numbers go as int32 if they fit, others in the kernel's dtype."""
         if math.prod(blocks) if isinstance(blocks, tuple) else blocks:
             device().launch(self, blocks, threads, tuple(map(self._argument, arguments)))
 
     def _argument(self, value: object) -> object:
         if isinstance(value, (bool, int)):
-            return np.int32(value)
+            return np.int32(value) if value < 1 << 31 else np.int64(value)
         return self.dtype.type(value) if isinstance(value, float) else value
 
 
