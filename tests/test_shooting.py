@@ -12,6 +12,7 @@ from pitsolve.backends.cpu import gated_windows, workspace
 from pitsolve.backends.cpu.simd import register_bytes
 from pitsolve.methods.iteration import residual
 from pitsolve.methods.shooting import CORRECTIONS, Windows
+from pitsolve.place import placed
 from pitsolve.solve import prepare
 
 CELLS = ["gru", "gru-f32", "heads", "lstm", "custom"]
@@ -63,7 +64,8 @@ def test_ragged_batches_overlap_and_windows_of_any_size(lengths, window, overlap
 def test_the_certificate_is_the_residual():
     model, params, x, h0 = forgetting("gru")
     sol = ps.solve(model.cell, params, x, h0, method="shooting", window=20, correction="none", tol=1e-2)
-    problem, _ = prepare(model.cell, params, x, h0, None)
+    with placed("cpu") as place:
+        problem, _ = prepare(model.cell, params, x, h0, None, place)
     measured, _ = residual(problem, sol.states[None], 1e-2, 1 << 20)
     assert 1e-9 < sol.residual <= 1e-2
     assert measured[0] <= sol.residual + 1e-14

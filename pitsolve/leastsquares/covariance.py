@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from pitsolve.backends import select
 from pitsolve.backends.cpu.tridiagonal_covariance import diagonal_of_inverse
 from pitsolve.leastsquares import check_choice as check
 from pitsolve.leastsquares.iteration import Options, Schwarz
@@ -14,7 +13,7 @@ from pitsolve.leastsquares.windows import Chain
 
 def solution_and_covariances(problem: BlockTridiagonal) -> tuple[np.ndarray, np.ndarray]:
     """g (T, n) and the diagonal blocks of N^-1, from one factorisation."""
-    direct = Schwarz(problem, Chain(np.array([0, problem.steps]), 0), Options(), select("cpu"))
+    direct = Schwarz(problem, Chain(np.array([0, problem.steps]), 0), Options())
     direct.sweep()
     return direct.merge(), diagonal_of_inverse(direct.windows.gains, direct.windows.inverses)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pitsolve.backends import select
 from pitsolve.leastsquares.mailbox import Mailboxes
 from pitsolve.leastsquares.problem import BlockTridiagonal
 from pitsolve.leastsquares.stopping import ErrorEstimate
@@ -33,8 +34,9 @@ class Schwarz:
     Split: (N_ii + mu P_i) x_i = f_i - sum_j N_ij x_j + mu sum_j x_j|O, the copies on an overlap add up.
     """
 
-    def __init__(self, problem: BlockTridiagonal, chain: Chain, options: Options, backend: ModuleType):
-        self.problem, self.chain, self.split, self.backend = problem, chain, options.split, backend
+    def __init__(self, problem: BlockTridiagonal, chain: Chain, options: Options, backend: ModuleType | None = None):
+        self.problem, self.chain, self.split = problem, chain, options.split
+        self.backend = select("cpu") if backend is None else backend
         p, n, dtype = chain.count, problem.size, problem.rhs.dtype
         self.everyone = np.arange(p)
         self.order = {"additive": [self.everyone], "oddeven": [self.everyone[::2], self.everyone[1::2]],
