@@ -69,7 +69,7 @@ def test_info(capsys):
     assert [line.split()[0] for line in lines] == ["versions", "machine", "threads", "vectors", "cache", "cuda", "products"]
     assert not any("unknown" in line for line in lines)
     assert re.search(r"threading layer (omp|tbb|workqueue)", lines[2])
-    assert "computes on the CPU only" in lines[5]
+    assert "numba-cuda" in lines[5]
 
 
 def test_info_survives_what_is_broken(monkeypatch):
@@ -111,7 +111,7 @@ class Driver:
 
 
 @pytest.mark.parametrize("driver, words", [
-    (Driver(0, ["Alpha", "Beta"]), "Alpha, Beta; this version"),
+    (Driver(0, ["Alpha", "Beta"]), "Alpha, Beta; numba-cuda"),
     (Driver(0, []), "no device: the NVIDIA driver sees no device"),
     (Driver(100, []), "no device: the NVIDIA driver reports: no CUDA-capable device is detected (code 100)"),
 ])
