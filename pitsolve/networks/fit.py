@@ -10,9 +10,9 @@ import numpy as np
 
 from pitsolve import check, check_training
 from pitsolve.cells.base import Parameters
-from pitsolve.networks.loss import cross_entropy
 from pitsolve.networks.network import Network
 from pitsolve.networks.run import Progress, Run
+from pitsolve.training.losses import cross_entropy
 from pitsolve.training.optimizers import SGD
 
 
