@@ -199,3 +199,17 @@ def counted(value: object, outputs: tuple[int, ...]) -> None:
     if not isinstance(value, np.ndarray) or value.dtype != bool:
         raise TypeError(f"counted must be an array of bool, got {check.describe(value)}")
     check.shape("counted", value, outputs[:value.ndim], f"for outputs of shape {outputs}")
+
+
+def betas(value: object) -> tuple[float, float]:
+    """The rates at which the two averages of Adam forget."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"betas must be a pair of numbers, got {value!r}")
+    return momentum("betas[0]", value[0]), momentum("betas[1]", value[1])
+
+
+def beyond(name: str, value: object, other: str, least: float) -> float:
+    """A finite number above another argument."""
+    if check.positive(name, value) <= least:
+        raise ValueError(f"{name} must be above {other} = {least}, got {value!r}")
+    return float(value)

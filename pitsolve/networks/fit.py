@@ -13,7 +13,7 @@ from pitsolve.cells.base import Parameters
 from pitsolve.networks.network import Network
 from pitsolve.networks.run import Progress, Run
 from pitsolve.training.losses import cross_entropy
-from pitsolve.training.optimizers import SGD
+from pitsolve.training.optimizers import Optimizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class FitResult:
 
 
 def fit(
-    net: Network, params: Parameters, data: tuple[np.ndarray, np.ndarray], *, optimizer: SGD, epochs: int, seed: int = 0,
+    net: Network, params: Parameters, data: tuple[np.ndarray, np.ndarray], *, optimizer: Optimizer, epochs: int, seed: int = 0,
     schedule: Callable[[int], float] | None = None, batch_size: int = 128, loss: Callable = cross_entropy,
     augment: Callable | None = None, validation: tuple[np.ndarray, np.ndarray] | None = None,
     checkpoint: str | os.PathLike | None = None, checkpoint_every: int | None = None, recompute: bool | int = False,
@@ -60,8 +60,8 @@ def fit(
         Where it starts; not written to.
     data : tuple (ndarray (N, ...), ndarray (N,) of int or (N, K))
         Inputs, of the dtype of the parameters, and labels or targets.
-    optimizer : SGD
-        Makes the steps.
+    optimizer : Optimizer
+        Makes the steps, such as :class:`pitsolve.training.SGD`.
     epochs : int
         Passes over the data. A run from a checkpoint continues to this number, or stays as it is if it is beyond.
     seed : int
@@ -115,7 +115,7 @@ def fit(
     if validation is not None:
         validation = check_training.batch(net, params, *check_training.pair("validation", validation), labelled,
                                           ("validation inputs", "validation labels"))
-    if not isinstance(optimizer, SGD):
+    if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be an optimiser of pitsolve.training, got {type(optimizer).__name__}")
     check_training.function("loss", loss, optional=False)
     for name, function in (("schedule", schedule), ("augment", augment), ("after_epoch", after_epoch)):

@@ -19,7 +19,7 @@ from pitsolve.networks.evaluate import mean_over, wrong_labels
 from pitsolve.networks.loss_and_gradient import step
 from pitsolve.networks.network import Network
 from pitsolve.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from pitsolve.training.optimizers import SGD
+from pitsolve.training.optimizers import Optimizer
 
 _STATISTICS_MOMENTUM = 0.1  # share of a new batch in running statistics, as in PyTorch
 _COLUMNS = ("loss", "error", "validation_loss", "validation_error", "seconds")
@@ -43,7 +43,7 @@ class Run:
 
     net: Network
     data: tuple[np.ndarray, np.ndarray]
-    optimizer: SGD
+    optimizer: Optimizer
     schedule: Callable[[int], float]
     batch_size: int
     seed: int
