@@ -181,3 +181,35 @@ def file_to_write(name: str, value: object) -> Path | None:
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"{name} must be a file in a folder that exists, got {str(path)!r}")
     return path
+
+
+def labels(value: object, outputs: tuple[int, ...]) -> np.ndarray:
+    """Labels (...) for outputs (..., K): integers below K; those below 0 stand for no label."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers, got {check.describe(array)}")
+    check.shape("labels", array, outputs[:-1], f"for outputs of shape {outputs}")
+    if array.size and array.max() >= outputs[-1]:
+        raise ValueError(f"labels must be below the {outputs[-1]} classes of the outputs, got {array.max()}")
+    return array
+
+
+def counted(value: object, outputs: tuple[int, ...]) -> None:
+    """A mask of the leading axes of the outputs."""
+    if not isinstance(value, np.ndarray) or value.dtype != bool:
+        raise TypeError(f"counted must be an array of bool, got {check.describe(value)}")
+    check.shape("counted", value, outputs[:value.ndim], f"for outputs of shape {outputs}")
+
+
+def betas(value: object) -> tuple[float, float]:
+    """The rates at which the two averages of Adam forget."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"betas must be a pair of numbers, got {value!r}")
+    return momentum("betas[0]", value[0]), momentum("betas[1]", value[1])
+
+
+def beyond(name: str, value: object, other: str, least: float) -> float:
+    """A finite number above another argument."""
+    if check.positive(name, value) <= least:
+        raise ValueError(f"{name} must be above {other} = {least}, got {value!r}")
+    return float(value)

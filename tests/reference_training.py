@@ -65,3 +65,21 @@ def levenberg_marquardt(step, cell, theta, start, x, y, read, steps, damping=1e-
         damping, growth, theta = damping * max(1 / 3, 1 - (2 * min(gain, 1.0) - 1)**3), 2.0, theta + move
         losses.append(tried)
     return np.array(losses)
+
+
+def adam(theta, gradients, lr, betas=(0.9, 0.999), eps=1e-8, decay=0.0, decoupled=False, clip=None, factors=None):
+    """Parameters, one flat vector, after each of the steps of Adam or AdamW, from the equations."""
+    m, v, history = np.zeros_like(theta), np.zeros_like(theta), []
+    for k, g in enumerate(gradients, 1):
+        rate = lr * (factors[k - 1] if factors else 1.0)
+        if clip is not None:
+            g = g * min(1.0, clip / (np.sqrt(np.sum(g * g)) + 1e-6))
+        if decoupled:
+            theta = theta - rate * decay * theta
+        else:
+            g = g + decay * theta
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g**2
+        theta = theta - rate * (m / (1 - betas[0]**k)) / (np.sqrt(v / (1 - betas[1]**k)) + eps)
+        history.append(theta)
+    return np.array(history)

@@ -1,8 +1,15 @@
-"""What training needs besides gradients: optimisers, schedules, checkpoints."""
+"""What training needs besides gradients: losses, optimisers, schedules, checkpoints."""
 
 from pitsolve.training.checkpoint import Checkpoint as Checkpoint
 from pitsolve.training.checkpoint import CheckpointError as CheckpointError
 from pitsolve.training.checkpoint import load_checkpoint as load_checkpoint
 from pitsolve.training.checkpoint import save_checkpoint as save_checkpoint
+from pitsolve.training.losses import cross_entropy as cross_entropy
+from pitsolve.training.losses import mean_squared as mean_squared
 from pitsolve.training.optimizers import SGD as SGD
+from pitsolve.training.optimizers import Adam as Adam
+from pitsolve.training.optimizers import AdamW as AdamW
+from pitsolve.training.optimizers import Optimizer as Optimizer
+from pitsolve.training.optimizers import global_norm as global_norm
 from pitsolve.training.schedules import StepSchedule as StepSchedule
+from pitsolve.training.schedules import WarmupCosine as WarmupCosine
