@@ -213,3 +213,11 @@ def beyond(name: str, value: object, other: str, least: float) -> float:
     if check.positive(name, value) <= least:
         raise ValueError(f"{name} must be above {other} = {least}, got {value!r}")
     return float(value)
+
+
+def optimizer(value: object) -> None:
+    """One of ours."""
+    from pitsolve.training.optimizers import Optimizer  # optimisers know their checks, so not at import
+
+    if not isinstance(value, Optimizer):
+        raise TypeError(f"optimizer must be an optimiser of pitsolve.training, got {type(value).__name__}")
