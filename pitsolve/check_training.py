@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pitsolve import check
+from pitsolve import check, check_networks
 from pitsolve.cells.base import Parameters
 from pitsolve.networks.layer import Layer
 from pitsolve.networks.network import Network
@@ -215,9 +215,34 @@ def beyond(name: str, value: object, other: str, least: float) -> float:
     return float(value)
 
 
+<<<<<<< HEAD
 def optimizer(value: object) -> None:
     """One of ours."""
     from pitsolve.training.optimizers import Optimizer  # optimisers know their checks, so not at import
 
     if not isinstance(value, Optimizer):
         raise TypeError(f"optimizer must be an optimiser of pitsolve.training, got {type(value).__name__}")
+=======
+def steps(layer: Layer, p: Parameters, x: object, width: int | None = None) -> np.ndarray:
+    """x (..., C), contiguous, that fits a layer of single steps and its parameters."""
+    if isinstance(x, np.ndarray):
+        step_shape(layer, x.shape, width)
+        if x.size:
+            return check_networks.batch(layer, p, x.reshape(-1, x.shape[-1]), (width,)).reshape(x.shape)
+    return check_networks.batch(layer, p, x, (width,))
+
+
+def step_shape(layer: Layer, shape: tuple[int, ...], width: int | None) -> tuple[int, ...]:
+    """The shape of an input, with or without the batch axis."""
+    if not shape or width not in (None, shape[-1]):
+        raise ValueError(f"{layer} takes inputs of shape (..., {width or 'C'}), got {shape}")
+    return shape
+
+
+def dropout_seed(layer: Layer, training: object) -> int:
+    """The next seed from what a training loop hands to its layers."""
+    if not hasattr(training, "dropout_seed"):
+        raise TypeError(f"training must be an object with a method dropout_seed() -> int for {layer}, which draws random "
+                        f"numbers, got {training!r}; pass False outside of training")
+    return int(training.dropout_seed())
+>>>>>>> pieces

@@ -83,3 +83,33 @@ def adam(theta, gradients, lr, betas=(0.9, 0.999), eps=1e-8, decay=0.0, decouple
         theta = theta - rate * (m / (1 - betas[0]**k)) / (np.sqrt(v / (1 - betas[1]**k)) + eps)
         history.append(theta)
     return np.array(history)
+
+
+def layer_norm(x, weight=1.0, bias=0.0, eps=1e-5):
+    """Every row less its mean, over its standard deviation."""
+    mean = x.mean(axis=-1, keepdims=True)
+    variance = ((x - mean)**2).mean(axis=-1, keepdims=True)
+    return (x - mean) / np.sqrt(variance + eps) * weight + bias
+
+
+def glu(x):
+    """The first half of every row times the sigmoid of the second."""
+    half = x.shape[-1] // 2
+    return x[..., :half] / (1 + np.exp(-x[..., half:]))
+
+
+def splitmix(seed, count):
+    """The first ``count`` numbers of SplitMix64, one after the other, as Python integers."""
+    numbers, state, bits = [], seed % 2**64, 2**64 - 1
+    for _ in range(count):
+        state = (state + 0x9E3779B97F4A7C15) & bits
+        z = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & bits
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & bits
+        numbers.append(z ^ (z >> 31))
+    return numbers
+
+
+def dropout(x, rate, seed):
+    """x / (1 - rate) where the number of the position, between 0 and 1, is not below the rate."""
+    kept = [number >= rate * 2**64 for number in splitmix(seed, x.size)]
+    return np.where(np.reshape(kept, x.shape), x / (1 - rate), 0.0)
