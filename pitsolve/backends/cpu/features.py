@@ -11,7 +11,7 @@ import math
 import numpy as np
 from llvmlite import ir
 from numba import prange
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
 from pitsolve.backends.cpu.normalise import nothing, passed, put, rectified, vector
@@ -41,13 +41,15 @@ def leading(typing, value, valid):
 
 @intrinsic
 def across(typing, value):
-    """The sum of all lanes."""
+    """The sum of all lanes, in halves: the first to the second, until one is left."""
 
     def generate(context, builder, sig, args):
-        scalar = value.llvm.element
-        name = f"llvm.vector.reduce.fadd.v{value.lanes}f{value.scalar.bitwidth}"
-        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(scalar, [scalar, value.llvm]), name)
-        return builder.call(function, [ir.Constant(scalar, -0.0), args[0]], fastmath=("reassoc",))  # a tree, not a chain
+        index, total, count = ir.IntType(32), args[0], value.lanes
+        while count > 1:
+            count //= 2
+            halves = (ir.Constant(ir.VectorType(index, count), list(range(first, first + count))) for first in (0, count))
+            total = builder.fadd(*(builder.shuffle_vector(total, total, half) for half in halves))
+        return builder.extract_element(total, ir.Constant(index, 0))
 
     return value.scalar(value), generate
 
