@@ -22,8 +22,8 @@ def model(value: SequenceModel, cells: dict, readouts: dict) -> None:
     check.count("classes" if hasattr(value, "classes") else "targets", value.outputs)
     for name in ("bidirectional", "residual", "norm"):
         check.flag(name, getattr(value, name))
-    for name, words in (("mixing", ("none", "mlp", "glu")), ("encoder", ("none", "linear", "mlp")), ("head", ("linear", "mlp")),
-                        ("readout", readouts)):
+    for name, words in (("mixing", ("none", "mlp", "glu")), ("encoder", ("none", "linear", "mlp")),
+                        ("head", ("linear", "mlp")), ("readout", readouts)):
         check.choice(name, getattr(value, name), words)
     if not callable(value.cell):
         check.choice("cell", value.cell, cells)
@@ -46,8 +46,8 @@ def model(value: SequenceModel, cells: dict, readouts: dict) -> None:
 def recurrent(layer: Recurrent, inputs: int, width: int) -> Recurrent:
     """A cell of the user's that fits its place."""
     if layer.cell.input_size != inputs or layer.width != width:
-        raise ValueError(f"cell({inputs}, {width}) must give a cell with inputs of width {inputs} and outputs of width {width}, "
-                         f"got {layer.cell}")
+        raise ValueError(f"cell({inputs}, {width}) must give a cell with inputs of width {inputs} and outputs of width "
+                         f"{width}, got {layer.cell}")
     return layer
 
 

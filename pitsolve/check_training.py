@@ -215,14 +215,14 @@ def beyond(name: str, value: object, other: str, least: float) -> float:
     return float(value)
 
 
-<<<<<<< HEAD
 def optimizer(value: object) -> None:
     """One of ours."""
     from pitsolve.training.optimizers import Optimizer  # optimisers know their checks, so not at import
 
     if not isinstance(value, Optimizer):
         raise TypeError(f"optimizer must be an optimiser of pitsolve.training, got {type(value).__name__}")
-=======
+
+
 def steps(layer: Layer, p: Parameters, x: object, width: int | None = None) -> np.ndarray:
     """x (..., C), contiguous, that fits a layer of single steps and its parameters."""
     if isinstance(x, np.ndarray):
@@ -245,4 +245,3 @@ def dropout_seed(layer: Layer, training: object) -> int:
         raise TypeError(f"training must be an object with a method dropout_seed() -> int for {layer}, which draws random "
                         f"numbers, got {training!r}; pass False outside of training")
     return int(training.dropout_seed())
->>>>>>> pieces

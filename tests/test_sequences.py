@@ -1,4 +1,4 @@
-"""Models on sequences: gradients of whole models, ragged batches, strides, directions, and the same bits on any thread count."""
+"""Models on sequences: gradients of whole models, ragged batches, strides, directions, the same bits on any thread count."""
 
 import numba
 import numpy as np
@@ -21,8 +21,8 @@ MODELS = {
     "plain, last": SequenceClassifier(input_size=2, hidden=4, classes=3, layers=2, readout="last"),
     "worms": SequenceClassifier(input_size=2, hidden=4, classes=3, layers=2, residual=True, norm=True),
     "multi-head, both directions": SequenceClassifier(
-        input_size=2, hidden=8, classes=3, layers=2, heads=4, strides=2, bidirectional=True, residual=True, norm=True, mixing="glu",
-        encoder="linear", readout="each", dropout=0.3),
+        input_size=2, hidden=8, classes=3, layers=2, heads=4, strides=2, bidirectional=True, residual=True, norm=True,
+        mixing="glu", encoder="linear", readout="each", dropout=0.3),
     "residual without mixing": SequenceRegressor(
         input_size=2, hidden=4, targets=2, cell="lstm", residual=True, norm=True, mixing="none", dropout=0.5),
     "regression at each step": SequenceRegressor(input_size=2, hidden=4, targets=2, cell="elman", norm=True, readout="each",
@@ -72,7 +72,7 @@ def test_the_gradient_of_a_model_is_that_of_finite_differences(name):
 @pytest.mark.parametrize("name", [name for name, model in MODELS.items() if not model.dropout])
 def test_a_ragged_batch_is_its_sequences_one_by_one(name):
     model = MODELS[name]
-    params, (x, y) = model.init(seed=3, dtype=np.float64), batch(model)
+    params, (x, _) = model.init(seed=3, dtype=np.float64), batch(model)
     together = model.apply(params, x, LENGTHS)
     for b, length in enumerate(LENGTHS):
         alone = model.apply(params, x[b:b + 1, :length])
@@ -106,7 +106,7 @@ def by_hand(step, params, x, stride, reverse):
     states = [None] * len(x)
     for t in range(len(x)):
         before = states[t - stride] if t >= stride else np.zeros(params["weight_hh"].shape[1])
-        states[t] = step(params, before, x[t])
+        states[t] = step(params, x[t], before)
     return np.array(states[::-1] if reverse else states)
 
 

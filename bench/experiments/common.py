@@ -13,7 +13,8 @@ import pitsolve as ps
 from bench import machine
 
 
-def parser(name: str, description: str, data: str | None, epochs: int, seeds: tuple[int, ...] = (3,)) -> argparse.ArgumentParser:
+def parser(name: str, description: str, data: str | None, epochs: int,
+           seeds: tuple[int, ...] = (3,)) -> argparse.ArgumentParser:
     """The arguments that every experiment takes; ``data`` says what the file must hold."""
     made = argparse.ArgumentParser(prog=f"python -m bench.experiments.{name}", description=description,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -40,7 +41,7 @@ def train(chosen: argparse.Namespace, runs: dict[str, dict], data: tuple,
     with tempfile.TemporaryDirectory() as folder:
         for epoch in range(1, chosen.epochs + 1):
             for name, arguments in runs.items():
-                path = (chosen.checkpoints or Path(folder)) / f"{chosen.name} {name}.checkpoint".replace(" ", "-").replace("/", "-")
+                path = (chosen.checkpoints or Path(folder)) / f"{chosen.name} {name}.checkpoint".replace(" ", "-")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 before = len(results[name].history["loss"]) if name in results else -1
                 results[name] = ps.training.fit(data=data, validation=validation, epochs=epoch, checkpoint=path, **arguments)

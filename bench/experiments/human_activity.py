@@ -3,8 +3,8 @@
     python -m bench.experiments.human_activity uci_har_third.npz
 
 100 units a layer, batches of 100 sequences of 128 steps, Adam at 1e-3, as in the paper; a third of its data. Multigrid has 3
-levels with coarsening 4; truncated means 2 cycles forward and 1 backward. A network that was trained with an error in its states
-is evaluated with that error, and by the loop.
+levels with coarsening 4; truncated means 2 cycles forward and 1 backward. A network that was trained with an error in its
+states is evaluated with that error, and by the loop.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def read(path, count: int | None) -> tuple[tuple, tuple]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Train, print the table, write the curves."""
-    parser = common.parser("human_activity", __doc__, "uci_har_third.npz: X_train (N, 128, 9), y_train, X_test, y_test", epochs=25,
-                           seeds=(3, 5, 7))
+    parser = common.parser("human_activity", __doc__, "uci_har_third.npz: X_train (N, 128, 9), y_train, X_test, y_test",
+                           epochs=25, seeds=(3, 5, 7))
     chosen = parser.parse_args(arguments)
     if chosen.quick:
         chosen.epochs, chosen.seeds = 2, chosen.seeds[:1]
@@ -44,7 +44,8 @@ def main(arguments: list[str] | None = None) -> None:
     for seed in chosen.seeds:
         runs = {}
         for name, (cell, solver) in RUNS.items():
-            model = ps.training.SequenceClassifier(layers=2, input_size=9, hidden=100, classes=6, cell=cell, readout="last")
+            model = ps.training.SequenceClassifier(
+                layers=2, input_size=9, hidden=100, classes=6, cell=cell, readout="last")
             runs[f"{name}, seed {seed}"] = {
                 "model": model, "params": model.init(seed=seed), "method": solver, "optimizer": ps.training.Adam(1e-3),
                 "batch_size": 100, "seed": seed}
@@ -53,8 +54,9 @@ def main(arguments: list[str] | None = None) -> None:
         for name, run in found.items():
             _, by_loop = ps.training.evaluate(runs[name]["model"], run.params, test, method="sequential", batch_size=100)
             errors = run.history["gradient_error"]
-            rows.append((name, f"{100 * run.history['accuracy'][-1]:.1f}", f"{100 * run.history['validation_accuracy'][-1]:.1f}",
-                         f"{100 * by_loop:.1f}", f"{errors[0]:.3f} to {errors[-1]:.3f}" if errors[0] == errors[0] else "-",
+            rows.append((name, f"{100 * run.history['accuracy'][-1]:.1f}",
+                         f"{100 * run.history['validation_accuracy'][-1]:.1f}", f"{100 * by_loop:.1f}",
+                         f"{errors[0]:.3f} to {errors[-1]:.3f}" if errors[0] == errors[0] else "-",
                          f"{run.history['iterations'][0]:.1f} to {run.history['iterations'][-1]:.1f}",
                          f"{common.seconds_of(run):.1f}"))
     print("\n" + common.table(("run", "training accuracy %", "test accuracy %, same solver", "by the loop", "gradient error",

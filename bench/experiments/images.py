@@ -20,7 +20,8 @@ def read(path, count: int | None) -> tuple[tuple, tuple]:
         train, test = (file["X_train"][:count], file["y_train"][:count]), (file["X_test"][:count], file["y_test"][:count])
     mean, deviation = train[0].mean(axis=(0, 1, 2)), train[0].std(axis=(0, 1, 2))
     channels = train[0].shape[3] if train[0].ndim == 4 else 1
-    return tuple((((x - mean) / deviation).astype(np.float32).reshape(len(x), -1, channels), y.astype(int)) for x, y in (train, test))
+    return tuple((((x - mean) / deviation).astype(np.float32).reshape(len(x), -1, channels), y.astype(int))
+                 for x, y in (train, test))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -38,13 +39,13 @@ def main(arguments: list[str] | None = None) -> None:
         chosen.epochs, chosen.hidden, chosen.heads = 1, 16, 8
     data, test = read(chosen.data, 100 if chosen.quick else None)
     model = ps.training.SequenceClassifier(
-        layers=chosen.layers, input_size=data[0].shape[2], hidden=chosen.hidden, classes=10, heads=chosen.heads, strides=chosen.strides,
-        bidirectional=chosen.bidirectional, residual=True, norm=True, mixing="glu", encoder="linear", head="linear",
-        dropout=chosen.dropout)
+        layers=chosen.layers, input_size=data[0].shape[2], hidden=chosen.hidden, classes=10, heads=chosen.heads,
+        strides=chosen.strides, bidirectional=chosen.bidirectional, residual=True, norm=True, mixing="glu", encoder="linear",
+        head="linear", dropout=chosen.dropout)
     schedule = ps.training.WarmupCosine(min(1, chosen.epochs / 4), chosen.epochs, start=0.1, end=0.01)
     optimizer = ps.training.AdamW(chosen.rate, weight_decay=0.01, clip_norm=1.0)
-    runs = {f"seed {seed}": {"model": model, "params": model.init(seed=seed), "batch_size": chosen.batch, "optimizer": optimizer,
-                             "schedule": schedule, "seed": seed,
+    runs = {f"seed {seed}": {"model": model, "params": model.init(seed=seed), "batch_size": chosen.batch,
+                             "optimizer": optimizer, "schedule": schedule, "seed": seed,
                              "method": ps.training.Solver(chosen.method, backend=chosen.backend)} for seed in chosen.seeds}
     results = common.train(chosen, runs, data, test)
     rows = [(name, sum(value.size for value in run.params.values()), len(run.history["loss"]), f"{run.history['loss'][-1]:.4f}",

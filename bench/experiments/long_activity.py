@@ -43,8 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
         chosen.epochs = 2
     data, held_back = read(chosen.data, 300 if chosen.quick else None)
     model = ps.training.SequenceClassifier(
-        layers=2, input_size=3, hidden=32, classes=12, heads=8, strides=4, bidirectional=True, residual=True, norm=True, mixing="glu",
-        encoder="linear", head="linear", readout="each", dropout=0.1)
+        layers=2, input_size=3, hidden=32, classes=12, heads=8, strides=4, bidirectional=True, residual=True, norm=True,
+        mixing="glu", encoder="linear", head="linear", readout="each", dropout=0.1)
     schedule = ps.training.WarmupCosine(min(2, chosen.epochs / 2), chosen.epochs, start=0.1, end=0.05)
     runs = {method: {"model": model, "params": model.init(seed=chosen.seeds[0]), "method": method, "batch_size": 4,
                      "optimizer": ps.training.AdamW(chosen.rate, weight_decay=0.01, clip_norm=1.0), "schedule": schedule,
@@ -54,9 +54,11 @@ def main(arguments: list[str] | None = None) -> None:
     rows = [(name, f"{common.seconds_of(run):.2f}", f"{common.seconds_of(first) / common.seconds_of(run):.2f}",
              f"{run.history['loss'][-1]:.4f}", f"{np.abs(run.history['loss'] - first.history['loss']).max():.1e}",
              f"{100 * run.history['validation_accuracy'][-1]:.1f}", f"{run.history['iterations'][-1]:.2f}",
-             int(run.history["fallbacks"].sum()), f"{run.history['peak_memory'][-1] / 2**30:.2f}") for name, run in results.items()]
-    print("\n" + common.table(("method", "seconds an epoch", "speed / " + chosen.methods[0], "last loss", "largest difference of losses",
-                               "accuracy on held-back users %", "iterations", "fallbacks", "peak GiB"), rows))
+             int(run.history["fallbacks"].sum()), f"{run.history['peak_memory'][-1] / 2**30:.2f}")
+            for name, run in results.items()]
+    print("\n" + common.table(("method", "seconds an epoch", "speed / " + chosen.methods[0], "last loss",
+                               "largest difference of losses", "accuracy on held-back users %", "iterations", "fallbacks",
+                               "peak GiB"), rows))
     common.write(chosen, {"rows": rows, "runs": {name: common.columns(run) for name, run in results.items()}},
                  lambda figure: common.curves(figure, results, (("loss", "epochs"), ("loss", "minutes"),
                                                                 ("validation_accuracy", "epochs"))))

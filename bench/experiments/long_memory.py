@@ -3,8 +3,9 @@
     python -m bench.experiments.long_memory
 
 Adding: the first channel is noise in [0, 1], the second marks one step in each half; the target is the sum of the two marked
-numbers (always answering 1 has the loss 1/6). Copy memory: ten symbols, T blanks, a sign to begin; the target is the ten symbols
-again (guessing has the accuracy 1/8). Networks are trained by the loop; from time to time each solver is tried on one batch.
+numbers (always answering 1 has the loss 1/6). Copy memory: ten symbols, T blanks, a sign to begin; the target is the ten
+symbols again (guessing has the accuracy 1/8). Networks are trained by the loop; from time to time each solver is tried on one
+batch.
 """
 
 from __future__ import annotations
@@ -103,7 +104,8 @@ def main(arguments: list[str] | None = None) -> None:
     rows = [(each["name"], len(each["run"].history["loss"]), f"{each['run'].history['validation_loss'][-1]:.4f}",
              f"{each['run'].history['validation_accuracy'][-1]:.3f}", f"{common.seconds_of(each['run']):.1f}") for each in done]
     print("\n" + common.table(("network", "epochs", "test loss", "test accuracy", "seconds an epoch"), rows) + "\n")
-    words = [(each["name"], tried["epoch"], *(_words(tried.get(name)) for name in SOLVERS)) for each in done for tried in each["tries"]]
+    words = [(each["name"], counts["epoch"], *(_words(counts.get(name)) for name in SOLVERS))
+             for each in done for counts in each["tries"]]
     print(common.table(("network", "epoch", *SOLVERS), words))
     results = {each["name"]: each["run"] for each in done}
     common.write(chosen, {"rows": rows, "runs": {name: common.columns(run) for name, run in results.items()},

@@ -47,8 +47,9 @@ def main(arguments: list[str] | None = None) -> None:
              f"{run.history['validation_accuracy'].max():.3f}", f"{run.history['iterations'][-1]:.2f}",
              int(run.history["fallbacks"].sum()), f"{run.history['peak_memory'][-1] / 2**30:.2f}")
             for name, run in results.items()]
-    print("\n" + common.table(("method", "seconds an epoch", "speed / " + chosen.methods[0], "last loss", "largest difference of losses",
-                               "best validation accuracy", "iterations", "fallbacks", "peak GiB"), rows))
+    print("\n" + common.table(("method", "seconds an epoch", "speed / " + chosen.methods[0], "last loss",
+                               "largest difference of losses", "best validation accuracy", "iterations", "fallbacks",
+                               "peak GiB"), rows))
     common.write(chosen, {"rows": rows, "runs": {name: common.columns(run) for name, run in results.items()}},
                  lambda figure: common.curves(figure, results, (("loss", "epochs"), ("loss", "minutes"),
                                                                 ("validation_accuracy", "epochs"))))

@@ -60,8 +60,8 @@ class Averaged(Composite):
     --------
     >>> import pitsolve as ps
     >>> gru = ps.cells.GRU(2, 4)
-    >>> both = ps.sequences.Averaged((("ahead", ps.sequences.Recurrent(gru)), ("back", ps.sequences.Recurrent(gru, reverse=True))))
-    >>> both.output_shape((10, 2))
+    >>> ahead, back = ps.sequences.Recurrent(gru), ps.sequences.Recurrent(gru, reverse=True)
+    >>> ps.sequences.Averaged((("ahead", ahead), ("back", back))).output_shape((10, 2))
     (10, 4)
     """
 

@@ -48,7 +48,7 @@ class SequenceModel(Composite):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, perceptron or ("linear" if name == "head" else "none"))
         check_sequences.model(self, CELLS, READOUTS)
-        self.network  # so that a cell that does not fit is refused at once
+        _ = self.network  # so that a cell that does not fit is refused at once
 
     @property
     def outputs(self) -> int:
@@ -168,8 +168,8 @@ class SequenceClassifier(SequenceModel):
     mixing : str, optional
         What follows the recurrence in a residual block: ``"mlp"``, ``"glu"`` or ``"none"``. Default: ``"mlp"``.
     encoder : str, optional
-        ``"none"``, ``"linear"`` or ``"mlp"``, applied to each step before the first block. Default: ``"mlp"`` with ``residual``,
-        else ``"none"``.
+        ``"none"``, ``"linear"`` or ``"mlp"``, applied to each step before the first block. Default: ``"mlp"`` with
+        ``residual``, else ``"none"``.
     head : str, optional
         ``"linear"`` or ``"mlp"``. Default: ``"mlp"`` with ``residual``, else ``"linear"``.
     readout : str

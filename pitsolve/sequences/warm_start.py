@@ -12,9 +12,9 @@ from pitsolve.solution import Solution
 class WarmStart:
     """Two generations of states: that of the last epoch is read, that of this epoch is written.
 
-    Each solve has one array (samples, phases, steps, n). The first samples of the data are kept, as many as fit, so that what is
-    kept does not depend on the order of an epoch. With a path, the arrays are files beside it, named after the epoch that wrote
-    them: a run that goes on from a checkpoint finds what it would have had in memory.
+    Each solve has one array (samples, phases, steps, n). The first samples of the data are kept, as many as fit, so that what
+    is kept does not depend on the order of an epoch. With a path, the arrays are files beside it, named after the epoch that
+    wrote them: a run that goes on from a checkpoint finds what it would have had in memory.
 
     Parameters
     ----------
