@@ -91,14 +91,14 @@ def inputs(value: SequenceModel, params: Parameters, x: object, lengths: object,
     return np.where((np.arange(array.shape[1]) < stop[:, None])[..., None], array, array.dtype.type(0)), stop
 
 
-def data(value: SequenceModel, params: Parameters, given: object, labelled: bool, name: str):
+def data(value: SequenceModel, params: Parameters, given: object, name: str):
     """(x, y) or (x, y, lengths): what fits the model; labels past the end of a sequence become -1."""
     if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
         raise TypeError(f"{name} must be a pair (x, y), or (x, y, lengths) for sequences of several lengths, got "
                         f"{check.describe(given)}")
     x, lengths = inputs(value, params, given[0], given[2] if len(given) == 3 else None, f"{name} inputs")
     y, shape = np.asarray(given[1]), (len(x), *value.output_shape(x.shape[1:]))
-    if not labelled:
+    if not hasattr(value, "classes"):
         check.shape(f"{name} targets", y, shape, "as the outputs of the model")
         if y.dtype.kind not in "fiu":
             raise TypeError(f"{name} targets must be numbers, got dtype {y.dtype}")

@@ -87,7 +87,7 @@ class Dense(Layer):
 
 
 def _lines(rows: np.ndarray) -> np.ndarray:
-    """The rows as images of one line of pixels, for a 1 x 1 convolution: several where they are many, to share among threads."""
+    """The rows as images of one line of pixels, for a 1 x 1 convolution: several where they are many, for several threads."""
     count = len(rows)
     length = next((size for size in range(512, 63, -1) if count % size == 0), count) if count > 512 else count
     return rows.reshape(count // length, 1, length, rows.shape[1])

@@ -14,7 +14,6 @@ from pitsolve.sequences.solver import Solver
 from pitsolve.sequences.task import SequenceTask, mean_over
 from pitsolve.sequences.warm_start import WarmStart
 from pitsolve.training.loop import Loop, Progress
-from pitsolve.training.losses import cross_entropy
 from pitsolve.training.optimizers import Optimizer
 from pitsolve.training.result import FitResult
 
@@ -109,10 +108,9 @@ def fit(
     check_sequences.a_model(model)
     params = check.parameters(model, params)
     loss = model.loss if loss is None else check_training.function("loss", loss, optional=False)
-    labelled = loss is cross_entropy
-    data = check_sequences.data(model, params, data, labelled, "data")
+    data = check_sequences.data(model, params, data, "data")
     if validation is not None:
-        validation = check_sequences.data(model, params, validation, labelled, "validation")
+        validation = check_sequences.data(model, params, validation, "validation")
     check_training.optimizer(optimizer)
     for name, function in (("schedule", schedule), ("augment", augment), ("after_epoch", after_epoch)):
         check_training.function(name, function)
@@ -169,5 +167,5 @@ def evaluate(model: SequenceModel, params: Parameters, data: tuple, *, method: s
     check_sequences.a_model(model)
     params = check.parameters(model, params)
     loss = model.loss if loss is None else check_training.function("loss", loss, optional=False)
-    data = check_sequences.data(model, params, data, loss is cross_entropy, "data")
+    data = check_sequences.data(model, params, data, "data")
     return mean_over(model, params, data, loss, check_sequences.solver(method), check.count("batch_size", batch_size))
