@@ -43,10 +43,9 @@ def train(chosen: argparse.Namespace, runs: dict[str, dict], data: tuple,
             for name, arguments in runs.items():
                 path = (chosen.checkpoints or Path(folder)) / f"{chosen.name} {name}.checkpoint".replace(" ", "-")
                 path.parent.mkdir(parents=True, exist_ok=True)
-                before = len(results[name].history["loss"]) if name in results else -1
                 results[name] = ps.training.fit(data=data, validation=validation, epochs=epoch, checkpoint=path, **arguments)
                 history = results[name].history
-                if len(history["loss"]) == epoch and before != epoch:
+                if len(history["loss"]) == epoch:
                     _print_epoch(name, epoch, history)
             if all(result.history["seconds"].sum() > 60 * chosen.minutes for result in results.values()):
                 break
