@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass, replace
@@ -180,8 +181,8 @@ class Loop:
 
 
 def digest(value: object) -> str:
-    """A few characters that differ where the representations differ."""
-    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
+    """A few characters that differ where the representations differ, in more than where objects lie in memory."""
+    return hashlib.sha256(re.sub(r" at 0x\w+", "", repr(value)).encode()).hexdigest()[:12]
 
 
 def name_of(function: object) -> str:
