@@ -54,11 +54,10 @@ def main(arguments: list[str] | None = None) -> None:
     rows = [(name, f"{common.seconds_of(run):.2f}", f"{common.seconds_of(first) / common.seconds_of(run):.2f}",
              f"{run.history['loss'][-1]:.4f}", f"{np.abs(run.history['loss'] - first.history['loss']).max():.1e}",
              f"{100 * run.history['validation_accuracy'][-1]:.1f}", f"{run.history['iterations'][-1]:.2f}",
-             int(run.history["fallbacks"].sum()), f"{run.history['peak_memory'][-1] / 2**30:.2f}")
-            for name, run in results.items()]
+             int(run.history["fallbacks"].sum())) for name, run in results.items()]
     print("\n" + common.table(("method", "seconds an epoch", "speed / " + chosen.methods[0], "last loss",
-                               "largest difference of losses", "accuracy on held-back users %", "iterations", "fallbacks",
-                               "peak GiB"), rows))
+                               "largest difference of losses", "accuracy on held-back users %", "iterations", "fallbacks"), rows))
+    print(f"\npeak memory of the process: {first.history['peak_memory'][-1] / 2**30:.2f} GiB")
     common.write(chosen, {"rows": rows, "runs": {name: common.columns(run) for name, run in results.items()}},
                  lambda figure: common.curves(figure, results, (("loss", "epochs"), ("loss", "minutes"),
                                                                 ("validation_accuracy", "epochs"))))
