@@ -56,7 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
              f"{100 * run.history['validation_accuracy'][-1]:.1f}", f"{run.history['iterations'][-1]:.2f}",
              int(run.history["fallbacks"].sum())) for name, run in results.items()]
     print("\n" + common.table(("method", "seconds an epoch", "speed / " + chosen.methods[0], "last loss",
-                               "largest difference of losses", "accuracy on held-back users %", "iterations", "fallbacks"), rows))
+                               "largest difference of losses", "accuracy on held-back users %", "iterations", "fallbacks"),
+                              rows))
     print(f"\npeak memory of the process: {first.history['peak_memory'][-1] / 2**30:.2f} GiB")
     common.write(chosen, {"rows": rows, "runs": {name: common.columns(run) for name, run in results.items()}},
                  lambda figure: common.curves(figure, results, (("loss", "epochs"), ("loss", "minutes"),
