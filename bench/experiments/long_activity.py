@@ -38,6 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = common.parser("long_activity", __doc__, "hapt_acc_long.npz: X (steps, 3), y, offsets, exp_user", epochs=15)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), help="methods of pitsolve.solve")
     parser.add_argument("--rate", type=float, default=3e-3, help="of AdamW, at the top of a warm-up and half a cosine")
+    parser.add_argument("--batch", type=int, default=4, help="recordings of a step (default 4)")
     chosen = parser.parse_args(arguments)
     if chosen.quick:
         chosen.epochs = 2
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
         layers=2, input_size=3, hidden=32, classes=12, heads=8, strides=4, bidirectional=True, residual=True, norm=True,
         mixing="glu", encoder="linear", head="linear", readout="each", dropout=0.1)
     schedule = ps.training.WarmupCosine(min(2, chosen.epochs / 2), chosen.epochs, start=0.1, end=0.05)
-    common.side_by_side(chosen, {"model": model, "params": model.init(seed=chosen.seeds[0]), "batch_size": 4,
+    common.side_by_side(chosen, {"model": model, "params": model.init(seed=chosen.seeds[0]), "batch_size": chosen.batch,
                                  "optimizer": ps.training.AdamW(chosen.rate, weight_decay=0.01, clip_norm=1.0),
                                  "schedule": schedule}, data, held_back)
 
