@@ -1,0 +1,191 @@
+"""The two-body Hamiltonian network of the DEER paper: training by DEER, by the loop and by RK45, side by side.
+
+The network learns the orbits of two bodies from their states on a grid of time, at first from the first points, then from ever
+more of them. All trainings start from the same parameters and see the same batches in the same order, in turns, so that a
+machine that drifts slows all of them alike. Run it as ``python -m bench.experiments.two_body``.
+"""
+
+import argparse
+import statistics
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import pitsolve as ps
+from bench import machine
+from bench.experiments import hamiltonian, two_body_data
+from bench.experiments.two_body_training import METHODS, Batch, Network, Trainee
+
+COLOURS = {"deer": "#1f77b4", "sequential": "#2ca02c", "rk45 adjoint": "#d62728", "rk45 unrolled": "#ff7f0e"}
+DASHES = {"deer": "-", "sequential": "--", "rk45 adjoint": "-.", "rk45 unrolled": ":"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes of the experiment; the paper's: 800, 100, 10000, 10.0, 64, 6, 16, 20, 20, 1e-3."""
+
+    training: int = 128  # rows
+    held_back: int = 32  # rows
+    points: int = 1000
+    horizon: float = 10.0
+    width: int = 32
+    layers: int = 2
+    batch: int = 16
+    first: int = 20  # time points of the first epoch
+    growth: int = 20  # and how many more in every other
+    rate: float = 1e-3
+    epochs: int = 50
+    seed: int = 20931
+
+    def length(self, epoch: int) -> int:
+        """Time points of an epoch."""
+        return min(self.points, self.first + self.growth * epoch)
+
+
+QUICK = Settings(training=8, held_back=2, points=60, horizon=0.6, width=8, batch=4, epochs=3)
+
+
+def train(settings: Settings, data: two_body_data.Data) -> tuple[dict[str, Trainee], list[dict[str, Any]]]:
+    """All trainings, and for every epoch what a cold start of deer would have taken in its last batch."""
+    network, start = Network(settings.width, settings.layers), data.states[:settings.training, 0]
+    trainees = {}
+    for method in METHODS:
+        params = hamiltonian.init(*network, settings.seed)
+        warm = np.repeat(start[:, None], settings.points, axis=1) if method == "deer" else None
+        trainees[method] = Trainee(method, network, params, ps.training.Adam(settings.rate), warm)
+        network.evaluate(method, params, Batch(start[:1], data.states[:1, 1:3], data.dt))  # compiles
+    random, epochs = np.random.default_rng(settings.seed + 1), []
+    for epoch in range(settings.epochs):
+        length, order = settings.length(epoch), random.permutation(settings.training)
+        for rows in np.split(order, range(settings.batch, settings.training, settings.batch)):
+            batch = Batch(start[rows], data.states[rows, 1:length + 1], data.dt)
+            before = trainees["deer"].params
+            for trainee in trainees.values():
+                trainee.learn(batch, rows)
+        cold = network.solve(before, batch, "deer")
+        epochs.append({"points": length, "warm": trainees["deer"].steps[-1]["iterations"],
+                       "cold": float(np.mean(cold.iterations)), "cold fallbacks": int(np.sum(cold.resumed_at < length)),
+                       **{method: _mean(trainee, "loss", epoch, settings) for method, trainee in trainees.items()}})
+        line = "  ".join(f"{method} {epochs[-1][method]:.6f}" for method in METHODS)
+        print(f"  epoch {epoch + 1:3d}  {length:5d} points  loss: {line}  iterations {epochs[-1]['warm']:.1f} warm, "
+              f"{epochs[-1]['cold']:.1f} cold", flush=True)
+    return trainees, epochs
+
+
+def _mean(trainee: Trainee, name: str, epoch: int, settings: Settings) -> float:
+    """Mean of one of the facts of the steps of an epoch."""
+    steps = -(-settings.training // settings.batch)
+    return statistics.fmean(step[name] for step in trainee.steps[epoch * steps:(epoch + 1) * steps])
+
+
+def scaling(settings: Settings, data: two_body_data.Data, trained: Trainee, repeats: int) -> list[dict[str, Any]]:
+    """Milliseconds of loss and gradient as the number of points grows, at the trained parameters, by turns.
+
+    deer starts from the states of the parameters before the last step of the optimiser, as it does in training.
+    """
+    network, rows, table = trained.network, np.arange(settings.batch), []
+    for length in sorted({max(1, settings.points // part) for part in (50, 20, 10, 5, 2, 1)}):
+        batch = Batch(data.states[rows, 0], data.states[rows, 1:length + 1], data.dt)
+        found = network.evaluate("sequential", trained.params, batch)
+        params, _ = trained.optimizer.update(trained.params, found.gradient, trained.state)
+        taken: dict[str, list[dict[str, Any]]] = {"deer, cold": [], **{method: [] for method in METHODS}}
+        for _ in range(repeats):
+            for name, facts in taken.items():
+                method, _, cold = name.partition(", ")
+                guess = found.states if method == "deer" and not cold else None
+                facts.append(network.evaluate(method, params, batch, guess).facts)
+        for name, facts in taken.items():
+            milliseconds = {part: 1e3 * statistics.median(one[part] for one in facts) for part in ("forward", "backward")}
+            table.append({"points": length, "method": name, **facts[-1], **milliseconds})
+    return table
+
+
+def held_back(settings: Settings, data: two_body_data.Data, trainee: Trainee) -> float:
+    """Mean squared error over all points of the rows that no training saw."""
+    states = data.states[settings.training:]
+    found = trainee.network.solve(trainee.params, Batch(states[:, 0], states[:, 1:], data.dt), "sequential")
+    return float(np.mean((found.states - states[:, 1:]) ** 2))
+
+
+def report(settings: Settings, trainees: dict[str, Trainee], epochs: list[dict], table: list[dict], data) -> dict[str, Any]:
+    """Print what was found; the same for the file."""
+    deer = trainees["deer"].steps
+    totals = {method: sum(step["seconds"] for step in trainee.steps) for method, trainee in trainees.items()}
+    trainings = [{"method": method, "seconds": totals[method], "over deer": totals[method] / totals["deer"],
+                  "last loss": epochs[-1][method], "held back": held_back(settings, data, trainee),
+                  "difference to deer": max(abs(a["loss"] / b["loss"] - 1.0) for a, b in zip(trainee.steps, deer))}
+                 for method, trainee in trainees.items()]
+    print("\n  training        seconds   / deer   loss of the last epoch   of rows held back   largest difference to deer")
+    for line in trainings:
+        print("  {method:15s} {seconds:7.2f} {over deer:8.2f} {last loss:24.6f} {held back:19.6f} {difference to deer:28.1e}"
+              .format(**line))
+    print("\n  points  method         forward ms  backward ms   / deer   what it took")
+    whole = {line["points"]: line["forward"] + line["backward"] for line in table if line["method"] == "deer"}
+    for line in table:
+        took = ", ".join(f"{line[name]:g} {name}" for name in ("iterations", "fallbacks", "evaluations", "pullbacks")
+                         if name in line)
+        ratio = (line["forward"] + line["backward"]) / whole[line["points"]]
+        print(f"  {line['points']:6d}  {line['method']:14s} {line['forward']:10.2f} {line['backward']:12.2f} {ratio:8.2f}   "
+              f"{took}")
+    rows = settings.training * settings.epochs
+    print(f"\n  fallbacks of deer in training: {sum(step['fallbacks'] for step in deer)} of {rows} solutions")
+    return {"settings": asdict(settings), "trainings": trainings, "epochs": epochs, "scaling": table,
+            "steps": {method: trainee.steps for method, trainee in trainees.items()}}
+
+
+def figure(path: Path, trainees: dict[str, Trainee], table: list[dict[str, Any]]) -> None:
+    """Loss over steps, loss over seconds, and milliseconds of a step over the number of points."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    drawing, axes = pyplot.subplots(1, 3, figsize=(13, 4), layout="constrained")
+    for method, trainee in trainees.items():
+        style = {"color": COLOURS[method], "linestyle": DASHES[method], "label": METHODS[method]}
+        losses, seconds = ([step[name] for step in trainee.steps] for name in ("loss", "seconds"))
+        axes[0].semilogy(losses, **style)
+        axes[1].semilogy(np.cumsum(seconds), losses, **style)
+        lines = [line for line in table if line["method"] == method]
+        axes[2].loglog([line["points"] for line in lines], [line["forward"] + line["backward"] for line in lines],
+                       marker="o", **style)
+    for axis, words in zip(axes, ("steps of the optimiser", "seconds of training", "time points")):
+        axis.set_xlabel(words)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("mean squared error of the batch")
+    axes[2].set_ylabel("milliseconds of loss and gradient")
+    axes[0].legend(fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drawing.savefig(path, dpi=130)
+    pyplot.close(drawing)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Parse the command line and run the experiment."""
+    parser = argparse.ArgumentParser(prog="python -m bench.experiments.two_body", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run, not how fast")
+    parser.add_argument("--data", type=Path, metavar="FILE", help=".npz of the orbits; written if it is not there")
+    parser.add_argument("--epochs", type=int, help="default 50, 3 with --quick")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results", metavar="DIR",
+                        help="folder of the JSON file (default: bench/results)")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="figure (default: two_body.png in the output folder)")
+    chosen = parser.parse_args(arguments)
+    settings = QUICK if chosen.quick else Settings()
+    if chosen.epochs is not None:
+        if chosen.epochs < 1:
+            parser.error(f"--epochs: expected at least 1, got {chosen.epochs}")
+        settings = Settings(**{**asdict(settings), "epochs": chosen.epochs})
+    data = two_body_data.load(chosen.data, settings.training + settings.held_back, settings.points, settings.horizon,
+                              settings.seed)
+    trainees, epochs = train(settings, data)
+    table = scaling(settings, data, trainees["deer"], 1 if chosen.quick else 5)
+    found = report(settings, trainees, epochs, table, data)
+    result = {"experiment": "two_body", "quick": chosen.quick, "machine": machine.facts(), **found}
+    print(f"\nwritten: {machine.write_json('two_body', result, chosen.output)}")
+    figure(chosen.figure or chosen.output / "two_body.png", trainees, table)
+
+
+if __name__ == "__main__":
+    main()
