@@ -29,7 +29,7 @@ def shapes(width: int, layers: int) -> dict[str, tuple[int, ...]]:
 
 
 def init(width: int, layers: int, seed: int) -> dict[str, np.ndarray]:
-    """Normal weights of variance 1 / inputs, no biases, as in the authors' code."""
+    """Normal weights of variance 1 / inputs, no biases."""
     random = np.random.default_rng(seed)
     inputs = {"weight_in": SIZE, "weight": width, "bias": math.inf, "weight_out": width}
     return {name: random.normal(size=shape) / math.sqrt(inputs[name]) for name, shape in shapes(width, layers).items()}
