@@ -120,9 +120,9 @@ def report(settings: Settings, trainees: dict[str, Trainee], epochs: list[dict],
                   "last loss": epochs[-1][method], "held back": held_back(settings, data, trainee),
                   "difference to deer": max(abs(a["loss"] / b["loss"] - 1.0) for a, b in zip(trainee.steps, deer))}
                  for method, trainee in trainees.items()]
-    print("\n  training        seconds   / deer  processor s   last epoch's loss   of rows held back   largest difference to deer")
+    print("\n  training        seconds   / deer  processor s   last epoch's loss   rows held back   largest difference to deer")
     for line in trainings:
-        print("  {method:15s} {seconds:7.2f} {over deer:8.2f} {processor:12.2f} {last loss:19.6f} {held back:19.6f} "
+        print("  {method:15s} {seconds:7.2f} {over deer:8.2f} {processor:12.2f} {last loss:19.6f} {held back:16.6f} "
               "{difference to deer:28.1e}".format(**line))
     print("\n  points  method         forward ms  backward ms   / deer  processor ms   what it took")
     whole = {line["points"]: line["forward"] + line["backward"] for line in table if line["method"] == "deer"}
