@@ -3,6 +3,7 @@
 from pitsolve import cells as cells
 from pitsolve import leastsquares as leastsquares
 from pitsolve import networks as networks
+from pitsolve import sequences as sequences
 from pitsolve import training as training
 from pitsolve.gradient import gradient as gradient
 from pitsolve.leastsquares.fit import SchwarzFit as SchwarzFit

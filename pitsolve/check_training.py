@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pitsolve import check
+from pitsolve import check, check_networks
 from pitsolve.cells.base import Parameters
 from pitsolve.networks.layer import Layer
 from pitsolve.networks.network import Network
@@ -181,3 +181,67 @@ def file_to_write(name: str, value: object) -> Path | None:
     if path.is_dir() or not path.parent.is_dir():
         raise ValueError(f"{name} must be a file in a folder that exists, got {str(path)!r}")
     return path
+
+
+def labels(value: object, outputs: tuple[int, ...]) -> np.ndarray:
+    """Labels (...) for outputs (..., K): integers below K; those below 0 stand for no label."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers, got {check.describe(array)}")
+    check.shape("labels", array, outputs[:-1], f"for outputs of shape {outputs}")
+    if array.size and array.max() >= outputs[-1]:
+        raise ValueError(f"labels must be below the {outputs[-1]} classes of the outputs, got {array.max()}")
+    return array
+
+
+def counted(value: object, outputs: tuple[int, ...]) -> None:
+    """A mask of the leading axes of the outputs."""
+    if not isinstance(value, np.ndarray) or value.dtype != bool:
+        raise TypeError(f"counted must be an array of bool, got {check.describe(value)}")
+    check.shape("counted", value, outputs[:value.ndim], f"for outputs of shape {outputs}")
+
+
+def betas(value: object) -> tuple[float, float]:
+    """The rates at which the two averages of Adam forget."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"betas must be a pair of numbers, got {value!r}")
+    return momentum("betas[0]", value[0]), momentum("betas[1]", value[1])
+
+
+def beyond(name: str, value: object, other: str, least: float) -> float:
+    """A finite number above another argument."""
+    if check.positive(name, value) <= least:
+        raise ValueError(f"{name} must be above {other} = {least}, got {value!r}")
+    return float(value)
+
+
+def optimizer(value: object) -> None:
+    """One of ours."""
+    from pitsolve.training.optimizers import Optimizer  # optimisers know their checks, so not at import
+
+    if not isinstance(value, Optimizer):
+        raise TypeError(f"optimizer must be an optimiser of pitsolve.training, got {type(value).__name__}")
+
+
+def steps(layer: Layer, p: Parameters, x: object, width: int | None = None) -> np.ndarray:
+    """x (..., C), contiguous, that fits a layer of single steps and its parameters."""
+    if isinstance(x, np.ndarray):
+        step_shape(layer, x.shape, width)
+        if x.size:
+            return check_networks.batch(layer, p, x.reshape(-1, x.shape[-1]), (width,)).reshape(x.shape)
+    return check_networks.batch(layer, p, x, (width,))
+
+
+def step_shape(layer: Layer, shape: tuple[int, ...], width: int | None) -> tuple[int, ...]:
+    """The shape of an input, with or without the batch axis."""
+    if not shape or width not in (None, shape[-1]):
+        raise ValueError(f"{layer} takes inputs of shape (..., {width or 'C'}), got {shape}")
+    return shape
+
+
+def dropout_seed(layer: Layer, training: object) -> int:
+    """The next seed from what a training loop hands to its layers."""
+    if not hasattr(training, "dropout_seed"):
+        raise TypeError(f"training must be an object with a method dropout_seed() -> int for {layer}, which draws random "
+                        f"numbers, got {training!r}; pass False outside of training")
+    return int(training.dropout_seed())

@@ -65,3 +65,51 @@ def levenberg_marquardt(step, cell, theta, start, x, y, read, steps, damping=1e-
         damping, growth, theta = damping * max(1 / 3, 1 - (2 * min(gain, 1.0) - 1)**3), 2.0, theta + move
         losses.append(tried)
     return np.array(losses)
+
+
+def adam(theta, gradients, lr, betas=(0.9, 0.999), eps=1e-8, decay=0.0, decoupled=False, clip=None, factors=None):
+    """Parameters, one flat vector, after each of the steps of Adam or AdamW, from the equations."""
+    m, v, history = np.zeros_like(theta), np.zeros_like(theta), []
+    for k, g in enumerate(gradients, 1):
+        rate = lr * (factors[k - 1] if factors else 1.0)
+        if clip is not None:
+            g = g * min(1.0, clip / (np.sqrt(np.sum(g * g)) + 1e-6))
+        if decoupled:
+            theta = theta - rate * decay * theta
+        else:
+            g = g + decay * theta
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g**2
+        theta = theta - rate * (m / (1 - betas[0]**k)) / (np.sqrt(v / (1 - betas[1]**k)) + eps)
+        history.append(theta)
+    return np.array(history)
+
+
+def layer_norm(x, weight=1.0, bias=0.0, eps=1e-5):
+    """Every row less its mean, over its standard deviation."""
+    mean = x.mean(axis=-1, keepdims=True)
+    variance = ((x - mean)**2).mean(axis=-1, keepdims=True)
+    return (x - mean) / np.sqrt(variance + eps) * weight + bias
+
+
+def glu(x):
+    """The first half of every row times the sigmoid of the second."""
+    half = x.shape[-1] // 2
+    return x[..., :half] / (1 + np.exp(-x[..., half:]))
+
+
+def splitmix(seed, count):
+    """The first ``count`` numbers of SplitMix64, one after the other, as Python integers."""
+    numbers, state, bits = [], seed % 2**64, 2**64 - 1
+    for _ in range(count):
+        state = (state + 0x9E3779B97F4A7C15) & bits
+        z = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & bits
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & bits
+        numbers.append(z ^ (z >> 31))
+    return numbers
+
+
+def dropout(x, rate, seed):
+    """x / (1 - rate) where the number of the position, between 0 and 1, is not below the rate."""
+    kept = [number >= rate * 2**64 for number in splitmix(seed, x.size)]
+    return np.where(np.reshape(kept, x.shape), x / (1 - rate), 0.0)

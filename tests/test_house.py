@@ -12,7 +12,8 @@ import pitsolve as ps
 
 ROOT = Path(ps.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-PUBLIC = [value for module in (ps, ps.cells, ps.leastsquares, ps.networks, ps.training) for name, value in vars(module).items()
+MODULES = ps, ps.cells, ps.leastsquares, ps.networks, ps.sequences, ps.training
+PUBLIC = [value for module in MODULES for name, value in vars(module).items()
           if not name.startswith("_") and not inspect.ismodule(value)]
 FUNCTIONS = [value for value in PUBLIC if inspect.isfunction(value)]
 CELLS = [getattr(ps.cells, name) for name in ("Elman", "GRU", "ImplicitGRU", "LSTM", "LEM", "Linear", "ODE")]

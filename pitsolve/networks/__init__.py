@@ -7,12 +7,9 @@ from pitsolve.networks.data import Images as Images
 from pitsolve.networks.data import crop_and_flip as crop_and_flip
 from pitsolve.networks.data import read_cifar as read_cifar
 from pitsolve.networks.evaluate import evaluate as evaluate
-from pitsolve.networks.fit import FitResult as FitResult
 from pitsolve.networks.fit import fit as fit
 from pitsolve.networks.layer import Layer as Layer
 from pitsolve.networks.layer import Sequence as Sequence
-from pitsolve.networks.loss import cross_entropy as cross_entropy
-from pitsolve.networks.loss import mean_squared as mean_squared
 from pitsolve.networks.loss_and_gradient import loss_and_gradient as loss_and_gradient
 from pitsolve.networks.normalisation import BatchNorm as BatchNorm
 from pitsolve.networks.parareal import PararealNetwork as PararealNetwork
@@ -27,3 +24,6 @@ from pitsolve.networks.resnet import resnet as resnet
 from pitsolve.networks.timings import Timings as Timings
 from pitsolve.networks.unrolled import Unrolled as Unrolled
 from pitsolve.networks.unrolled import recurrent as recurrent
+from pitsolve.training.losses import cross_entropy as cross_entropy
+from pitsolve.training.losses import mean_squared as mean_squared
+from pitsolve.training.result import FitResult as FitResult

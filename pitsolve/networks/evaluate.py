@@ -8,8 +8,8 @@ import numpy as np
 
 from pitsolve import check, check_training
 from pitsolve.cells.base import Parameters
-from pitsolve.networks.loss import cross_entropy
 from pitsolve.networks.network import Network
+from pitsolve.training.losses import cross_entropy
 
 
 def evaluate(

@@ -4,45 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from pitsolve import check, check_training
 from pitsolve.cells.base import Parameters
-from pitsolve.networks.loss import cross_entropy
 from pitsolve.networks.network import Network
-from pitsolve.networks.run import Progress, Run
-from pitsolve.training.optimizers import SGD
-
-
-@dataclass(frozen=True, eq=False)
-class FitResult:
-    """A trained network.
-
-    Attributes
-    ----------
-    params : dict of ndarray
-        Parameters after the last epoch.
-    history : dict of ndarray (epochs,)
-        ``loss`` and ``error``: means over the batches of each epoch, in training. ``validation_loss`` and ``validation_error``:
-        after it. ``seconds``: of the epoch, validation included. Errors are shares of wrong labels; what does not apply is NaN.
-    """
-
-    params: Parameters = field(repr=False)
-    history: dict[str, np.ndarray]
-
-    def __repr__(self) -> str:
-        epochs = len(self.history["loss"])
-        if not epochs:
-            return "FitResult of 0 epochs"
-        last = ", ".join(f"{name.replace('_', ' ')} {values[-1]:.4g}" for name, values in self.history.items())
-        return f"FitResult of {epochs} epochs; the last: {last}"
+from pitsolve.networks.task import NetworkTask
+from pitsolve.training.loop import Loop, Progress
+from pitsolve.training.losses import cross_entropy
+from pitsolve.training.optimizers import Optimizer
+from pitsolve.training.result import FitResult
 
 
 def fit(
-    net: Network, params: Parameters, data: tuple[np.ndarray, np.ndarray], *, optimizer: SGD, epochs: int, seed: int = 0,
-    schedule: Callable[[int], float] | None = None, batch_size: int = 128, loss: Callable = cross_entropy,
+    net: Network, params: Parameters, data: tuple[np.ndarray, np.ndarray], *, optimizer: Optimizer, epochs: int, seed: int = 0,
+    schedule: Callable[[float], float] | None = None, batch_size: int = 128, loss: Callable = cross_entropy,
     augment: Callable | None = None, validation: tuple[np.ndarray, np.ndarray] | None = None,
     checkpoint: str | os.PathLike | None = None, checkpoint_every: int | None = None, recompute: bool | int = False,
     workers: int | None = None, after_epoch: Callable[[FitResult], None] | None = None,
@@ -60,14 +37,15 @@ def fit(
         Where it starts; not written to.
     data : tuple (ndarray (N, ...), ndarray (N,) of int or (N, K))
         Inputs, of the dtype of the parameters, and labels or targets.
-    optimizer : SGD
+    optimizer : SGD, Adam or AdamW
         Makes the steps.
     epochs : int
         Passes over the data. A run from a checkpoint continues to this number, or stays as it is if it is beyond.
     seed : int
         Of order and augmentation.
     schedule : callable, optional
-        ``factor = schedule(epoch)`` multiplies the rate of the optimiser; see :class:`pitsolve.training.StepSchedule`.
+        ``factor = schedule(epoch)`` multiplies the rate of the optimiser; the epoch is counted from 0 and has a fraction
+        within it. See :class:`pitsolve.training.StepSchedule`.
     batch_size : int
         Samples of a step; the last batch of an epoch may be smaller.
     loss : callable
@@ -88,6 +66,8 @@ def fit(
     Returns
     -------
     FitResult
+        Columns of its history: ``loss`` and ``error``, means over the batches of each epoch, in training; ``validation_loss``
+        and ``validation_error``, after it; ``seconds`` of the epoch, validation included. Errors are shares of wrong labels.
 
     Raises
     ------
@@ -115,26 +95,18 @@ def fit(
     if validation is not None:
         validation = check_training.batch(net, params, *check_training.pair("validation", validation), labelled,
                                           ("validation inputs", "validation labels"))
-    if not isinstance(optimizer, SGD):
-        raise TypeError(f"optimizer must be an optimiser of pitsolve.training, got {type(optimizer).__name__}")
+    check_training.optimizer(optimizer)
     check_training.function("loss", loss, optional=False)
     for name, function in (("schedule", schedule), ("augment", augment), ("after_epoch", after_epoch)):
         check_training.function(name, function)
     epochs, seed = check.length("epochs", epochs), check.length("seed", seed)
     every = None if checkpoint_every is None else check.count("checkpoint_every", checkpoint_every)
     path = check_training.file_to_write("checkpoint", checkpoint)
-    run = Run(net, data, optimizer, schedule or _constant, check.count("batch_size", batch_size), seed, loss, augment,
-              validation, path, every, check_training.blocks_recomputed(recompute), check_training.workers(workers))
-    progress = run.resume(params)
-    while progress.epoch < epochs:
-        progress = run.epoch(progress)
-        if after_epoch is not None:
-            after_epoch(_result(progress))
-    return _result(progress)
-
-
-def _constant(epoch: int) -> float:
-    return 1.0
+    batch_size = check.count("batch_size", batch_size)
+    task = NetworkTask(net, data, loss, augment, validation, batch_size, check_training.blocks_recomputed(recompute),
+                       check_training.workers(workers))
+    loop = Loop(task, optimizer, schedule, batch_size, seed, path, every)
+    return _result(loop.run(params, epochs, after_epoch and (lambda progress: after_epoch(_result(progress)))))
 
 
 def _result(progress: Progress) -> FitResult:

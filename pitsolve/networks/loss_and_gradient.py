@@ -8,9 +8,9 @@ import numpy as np
 
 from pitsolve import check_training
 from pitsolve.cells.base import Parameters
-from pitsolve.networks.loss import cross_entropy
 from pitsolve.networks.network import Network
 from pitsolve.networks.timings import Clock, Timings
+from pitsolve.training.losses import cross_entropy
 
 
 def loss_and_gradient(

@@ -67,15 +67,15 @@ class Dense(Layer):
 
     def forward(self, p: Parameters, x: np.ndarray, training: bool) -> tuple[np.ndarray, np.ndarray]:
         x = check_networks.batch(self, p, x, (self.inputs,))
-        y = images.convolve(_row(x), _row(p["weight"]))[0][0, 0]  # 1 x 1, of the batch as one row of pixels
+        y = images.convolve(_lines(x), p["weight"][None, None])[0].reshape(len(x), self.outputs)
         if self.bias:
             y += p["bias"]
         return y, x
 
     def backward(self, p: Parameters, saved: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, Parameters]:
         dy = check_networks.output_gradient(self, dy, (len(saved), self.outputs), saved.dtype)
-        dx, _, dweight = images.convolve_backward(_row(saved), _row(p["weight"]), _row(dy))
-        return dx[0, 0], {"weight": dweight[0, 0], **({"bias": dy.sum(axis=0)} if self.bias else {})}
+        dx, _, dweight = images.convolve_backward(_lines(saved), p["weight"][None, None], _lines(dy))
+        return dx.reshape(saved.shape), {"weight": dweight[0, 0], **({"bias": dy.sum(axis=0)} if self.bias else {})}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if shape != (self.inputs,):
@@ -86,8 +86,11 @@ class Dense(Layer):
         return replace(self, bias=False)
 
 
-def _row(matrix: np.ndarray) -> np.ndarray:
-    return matrix[None, None]
+def _lines(rows: np.ndarray) -> np.ndarray:
+    """The rows as images of one line of pixels, for a 1 x 1 convolution: several where they are many, for several threads."""
+    count = len(rows)
+    length = next((size for size in range(512, 63, -1) if count % size == 0), count) if count > 512 else count
+    return rows.reshape(count // length, 1, length, rows.shape[1])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,118 @@
+"""Checks of models on sequences, their inputs and their labels, before anything runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pitsolve import check
+from pitsolve.cells.base import Parameters
+
+if TYPE_CHECKING:
+    from pitsolve.sequences.model import SequenceModel
+    from pitsolve.sequences.recurrent import Recurrent
+    from pitsolve.sequences.solver import Solver
+
+
+def model(value: SequenceModel, cells: dict, readouts: dict) -> None:
+    """The fields of a model."""
+    for name in ("input_size", "hidden", "layers", "heads", "strides"):
+        check.count(name, getattr(value, name))
+    check.count("classes" if hasattr(value, "classes") else "targets", value.outputs)
+    for name in ("bidirectional", "residual", "norm"):
+        check.flag(name, getattr(value, name))
+    for name, words in (("mixing", ("none", "mlp", "glu")), ("encoder", ("none", "linear", "mlp")),
+                        ("head", ("linear", "mlp")), ("readout", readouts)):
+        check.choice(name, getattr(value, name), words)
+    if not callable(value.cell):
+        check.choice("cell", value.cell, cells)
+    if check.fraction("dropout", value.dropout) == 1.0:
+        raise ValueError("dropout must be below 1, got 1")
+    if value.heads > 1 and value.cell != "gru":
+        raise ValueError(f"heads are those of a GRU; cell must be 'gru' with heads = {value.heads}, got {value.cell!r}")
+    for name, count in (("heads", value.heads), ("strides", value.strides)):
+        if value.hidden % count:
+            raise ValueError(f"{name} must divide hidden = {value.hidden}, got {count}")
+    if value.heads > 1 and value.heads % value.strides:
+        raise ValueError(f"strides must divide heads = {value.heads}, got {value.strides}")
+    if value.residual and value.encoder == "none" and value.input_size != value.hidden:
+        raise ValueError(f"encoder must not be 'none' with residual blocks of width {value.hidden} on inputs of width "
+                         f"{value.input_size}")
+    if not value.residual and value.mixing != "none":
+        raise ValueError(f"mixing is part of residual blocks; with residual=False it must be 'none', got {value.mixing!r}")
+
+
+def recurrent(layer: Recurrent, inputs: int, width: int) -> Recurrent:
+    """A cell of the user's that fits its place."""
+    if layer.cell.input_size != inputs or layer.width != width:
+        raise ValueError(f"cell({inputs}, {width}) must give a cell with inputs of width {inputs} and outputs of width "
+                         f"{width}, got {layer.cell}")
+    return layer
+
+
+def a_model(value: object) -> SequenceModel:
+    """A model on sequences, not something else."""
+    from pitsolve.sequences.model import SequenceModel  # models know their checks, so not at import
+
+    if not isinstance(value, SequenceModel):
+        raise TypeError("model must be a SequenceClassifier or SequenceRegressor of pitsolve.training, got "
+                        f"{type(value).__name__}")
+    return value
+
+
+def solver(method: object) -> Solver:
+    """A Solver, or the one of a method by name."""
+    from pitsolve.sequences.solver import Solver  # as above
+
+    return method if isinstance(method, Solver) else Solver(check.choice("method", method, _methods()))
+
+
+def _methods() -> tuple[str, ...]:
+    from pitsolve.solve import METHODS
+
+    return METHODS
+
+
+def inputs(value: SequenceModel, params: Parameters, x: object, lengths: object, name: str = "x"):
+    """Inputs (N, T, m) of the dtype of the parameters, and lengths (N,) of at least one step or None."""
+    dtype = next(iter(params.values())).dtype
+    array = np.asarray(x)
+    if array.dtype != dtype:
+        raise TypeError(f"{name} must have the dtype of the parameters, {dtype}, got {check.describe(array)}")
+    if array.ndim != 3 or array.shape[2] != value.input_size or 0 in array.shape:
+        raise ValueError(f"{name} must have shape (N, T, {value.input_size}) with N and T of at least one, got {array.shape}")
+    stop = check.lengths(lengths, len(array), array.shape[1], True)
+    for b in np.flatnonzero(stop < 1):
+        raise ValueError(f"lengths must be at least 1, got {stop[b]} at index {b}")
+    check.finite_to(name, array, stop)
+    if lengths is None:
+        return np.ascontiguousarray(array), None
+    return np.where((np.arange(array.shape[1]) < stop[:, None])[..., None], array, array.dtype.type(0)), stop
+
+
+def data(value: SequenceModel, params: Parameters, given: object, name: str):
+    """(x, y) or (x, y, lengths): what fits the model; labels past the end of a sequence become -1."""
+    if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
+        raise TypeError(f"{name} must be a pair (x, y), or (x, y, lengths) for sequences of several lengths, got "
+                        f"{check.describe(given)}")
+    x, lengths = inputs(value, params, given[0], given[2] if len(given) == 3 else None, f"{name} inputs")
+    y, shape = np.asarray(given[1]), (len(x), *value.output_shape(x.shape[1:]))
+    if not hasattr(value, "classes"):
+        check.shape(f"{name} targets", y, shape, "as the outputs of the model")
+        if y.dtype.kind not in "fiu":
+            raise TypeError(f"{name} targets must be numbers, got dtype {y.dtype}")
+        if lengths is not None and y.ndim == 3:
+            y = np.where((np.arange(y.shape[1]) < lengths[:, None])[..., None], y, 0)
+        check.all_finite(f"{name} targets", y := y.astype(x.dtype))
+        return x, y, lengths
+    if y.dtype.kind not in "iu":
+        raise TypeError(f"{name} labels must be integers, got {check.describe(y)}; for other targets take a SequenceRegressor")
+    check.shape(f"{name} labels", y, shape[:-1], "for the inputs and the readout")
+    y = y.astype(np.int64)
+    if lengths is not None and y.ndim == 2:
+        y[np.arange(y.shape[1]) >= lengths[:, None]] = -1
+    if (y >= shape[-1]).any() or (y < -1).any():
+        bad = y[(y >= shape[-1]) | (y < -1)][0]
+        raise ValueError(f"{name} labels must be from 0 to {shape[-1] - 1}, or -1 for what does not count, got {bad}")
+    return x, y, lengths
