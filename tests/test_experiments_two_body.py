@@ -158,7 +158,7 @@ def test_the_command_writes_curves_that_agree_and_the_same_ones_again(tmp_path):
     pytest.importorskip("matplotlib")
     arguments = ["--quick", "--epochs", "2", "--data", str(tmp_path / "orbits.npz"), "--output", str(tmp_path)]
     two_body.main(arguments)
-    found = json.loads((tmp_path / "two_body.json").read_text())
+    found = json.loads((tmp_path / "experiment-two_body.json").read_text())
     steps = two_body.QUICK.training // two_body.QUICK.batch * 2
     losses = {method: [step["loss"] for step in found["steps"][method]] for method in METHODS}
     assert all(len(losses[method]) == steps for method in METHODS)
@@ -167,9 +167,9 @@ def test_the_command_writes_curves_that_agree_and_the_same_ones_again(tmp_path):
         assert_allclose(losses[method], losses["sequential"], rtol=1e-5)
     assert [line["points"] for line in found["epochs"]] == [20, 40]
     assert {line["method"] for line in found["scaling"]} == {"deer, cold", *METHODS}
-    assert (tmp_path / "two_body.png").stat().st_size > 0
+    assert (tmp_path / "experiment-two_body.png").stat().st_size > 0
     two_body.main([*arguments, "--figure", str(tmp_path / "other.png")])
-    again = json.loads((tmp_path / "two_body.json").read_text())
+    again = json.loads((tmp_path / "experiment-two_body.json").read_text())
     assert [step["loss"] for step in again["steps"]["deer"]] == losses["deer"]
     assert (tmp_path / "other.png").stat().st_size > 0
 

@@ -7,15 +7,14 @@ machine that drifts slows all of them alike. Run it as ``python -m bench.experim
 
 import argparse
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import pitsolve as ps
-from bench import machine
-from bench.experiments import hamiltonian, two_body_data
+from bench.experiments import common, hamiltonian, two_body_data
 from bench.experiments.two_body_training import METHODS, Batch, Network, Trainee
 
 COLOURS = {"deer": "#1f77b4", "sequential": "#2ca02c", "rk45 adjoint": "#d62728", "rk45 unrolled": "#ff7f0e"}
@@ -47,7 +46,7 @@ class Settings:
 QUICK = Settings(training=8, held_back=2, points=60, horizon=0.6, width=8, layers=2, batch=4, epochs=3)
 
 
-def train(settings: Settings, data: two_body_data.Data) -> tuple[dict[str, Trainee], list[dict[str, Any]]]:
+def train(settings: Settings, data: two_body_data.Data, minutes: float) -> tuple[dict[str, Trainee], list[dict[str, Any]]]:
     """All trainings, and for every epoch what a cold start of deer would have taken in its last batch."""
     network, start = Network(settings.width, settings.layers), data.states[:settings.training, 0]
     trainees = {}
@@ -71,6 +70,8 @@ def train(settings: Settings, data: two_body_data.Data) -> tuple[dict[str, Train
         line = "  ".join(f"{method} {epochs[-1][method]:.6f}" for method in METHODS)
         print(f"  epoch {epoch + 1:3d}  {length:5d} points  loss: {line}  iterations {epochs[-1]['warm']:.1f} warm, "
               f"{epochs[-1]['cold']:.1f} cold", flush=True)
+        if sum(step["seconds"] for trainee in trainees.values() for step in trainee.steps) > 60.0 * minutes:
+            break
     return trainees, epochs
 
 
@@ -103,65 +104,59 @@ def scaling(settings: Settings, data: two_body_data.Data, trained: Trainee, repe
     return table
 
 
-def held_back(settings: Settings, data: two_body_data.Data, trainee: Trainee) -> float:
+def held_back(settings: Settings, epochs: int, data: two_body_data.Data, trainee: Trainee) -> float:
     """Mean squared error over the points of the last epoch, of the rows that no training saw."""
-    states = data.states[settings.training:, :settings.length(settings.epochs - 1) + 1]
+    states = data.states[settings.training:, :settings.length(epochs - 1) + 1]
     found = trainee.network.solve(trainee.params, Batch(states[:, 0], states[:, 1:], data.dt), "sequential")
     return float(np.mean((found.states - states[:, 1:]) ** 2))
 
 
-def report(settings: Settings, trainees: dict[str, Trainee], epochs: list[dict], table: list[dict], data) -> dict[str, Any]:
-    """Print what was found; the same for the file. Processor seconds are those of all threads, without waiting for others."""
-    deer = trainees["deer"].steps
-    totals = {name: {method: sum(step[name] for step in trainee.steps) for method, trainee in trainees.items()}
-              for name in ("seconds", "processor")}
-    trainings = [{"method": method, **{name: total[method] for name, total in totals.items()},
-                  "over deer": totals["seconds"][method] / totals["seconds"]["deer"],
-                  "last loss": epochs[-1][method], "held back": held_back(settings, data, trainee),
-                  "difference to deer": max(abs(a["loss"] / b["loss"] - 1.0) for a, b in zip(trainee.steps, deer))}
-                 for method, trainee in trainees.items()]
-    print("\n  training        seconds   / deer  processor s   last epoch's loss   rows held back   largest difference to deer")
-    for line in trainings:
-        print("  {method:15s} {seconds:7.2f} {over deer:8.2f} {processor:12.2f} {last loss:19.6f} {held back:16.6f} "
-              "{difference to deer:28.1e}".format(**line))
-    print("\n  points  method         forward ms  backward ms   / deer  processor ms   what it took")
-    whole = {line["points"]: line["forward"] + line["backward"] for line in table if line["method"] == "deer"}
-    for line in table:
-        took = ", ".join(f"{line[name]:g} {name}" for name in ("iterations", "fallbacks", "evaluations", "pullbacks")
-                         if name in line)
-        ratio = (line["forward"] + line["backward"]) / whole[line["points"]]
-        print(f"  {line['points']:6d}  {line['method']:14s} {line['forward']:10.2f} {line['backward']:12.2f} {ratio:8.2f} "
-              f"{line['processor']:13.2f}   {took}")
-    rows = settings.training * settings.epochs
-    print(f"\n  fallbacks of deer in training: {sum(step['fallbacks'] for step in deer)} of {rows} solutions")
-    return {"settings": asdict(settings), "trainings": trainings, "epochs": epochs, "scaling": table,
-            "steps": {method: trainee.steps for method, trainee in trainees.items()}}
+def totals(settings: Settings, trainees: dict[str, Trainee], epochs: list[dict[str, Any]], data) -> list[dict[str, Any]]:
+    """What each training took and reached. Processor seconds are those of all threads, without waiting for others."""
+    deer, found = trainees["deer"].steps, []
+    for method, trainee in trainees.items():
+        took = {name: sum(step[name] for step in trainee.steps) for name in ("seconds", "processor")}
+        difference = max(abs(ours["loss"] / theirs["loss"] - 1.0) for ours, theirs in zip(trainee.steps, deer))
+        found.append({"method": method, **took, "last loss": epochs[-1][method],
+                      "held back": held_back(settings, len(epochs), data, trainee), "difference to deer": difference})
+    return found
 
 
-def figure(path: Path, trainees: dict[str, Trainee], table: list[dict[str, Any]]) -> None:
+def print_tables(found: list[dict[str, Any]], costs: list[dict[str, Any]]) -> None:
+    """Both in Markdown, with times over those of deer."""
+    rows = [(one["method"], f"{one['seconds']:.4g}", f"{one['seconds'] / found[0]['seconds']:.2f}", f"{one['processor']:.4g}",
+             *(f"{one[name]:.6f}" for name in ("last loss", "held back")), f"{one['difference to deer']:.1e}") for one in found]
+    head = ("training", "seconds", "/ deer", "processor seconds", "last epoch's loss", "rows held back", "difference to deer")
+    print("\n" + common.table(head, rows))
+    whole = {(one["points"], one["method"]): one["forward"] + one["backward"] for one in costs}
+    rows = []
+    for one in costs:
+        counts = [f"{one[name]:g} {name}" for name in ("iterations", "fallbacks", "evaluations", "pullbacks") if name in one]
+        points, method = one["points"], one["method"]
+        rows.append((points, method, *(f"{one[part]:.2f}" for part in ("forward", "backward", "processor")),
+                     f"{whole[points, method] / whole[points, 'deer']:.2f}", ", ".join(counts)))
+    head = ("points", "method", "forward ms", "backward ms", "processor ms", "/ deer", "what it took")
+    print("\n" + common.table(head, rows))
+
+
+def draw(figure: Any, trainees: dict[str, Trainee], costs: list[dict[str, Any]]) -> None:
     """Loss over steps, loss over seconds, and milliseconds of a step over the number of points."""
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    drawing, axes = pyplot.subplots(1, 3, figsize=(13, 4), layout="constrained")
+    figure.set_size_inches(13, 4)
+    axes = figure.subplots(1, 3)
     for method, trainee in trainees.items():
         style = {"color": COLOURS[method], "linestyle": DASHES[method], "label": METHODS[method]}
         losses, seconds = ([step[name] for step in trainee.steps] for name in ("loss", "seconds"))
         axes[0].semilogy(losses, **style)
         axes[1].semilogy(np.cumsum(seconds), losses, **style)
-        lines = [line for line in table if line["method"] == method]
-        axes[2].loglog([line["points"] for line in lines], [line["forward"] + line["backward"] for line in lines],
-                       marker="o", **style)
+        lines = [one for one in costs if one["method"] == method]
+        axes[2].loglog([one["points"] for one in lines], [one["forward"] + one["backward"] for one in lines], marker="o",
+                       **style)
     for axis, words in zip(axes, ("steps of the optimiser", "seconds of training", "time points")):
         axis.set_xlabel(words)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("mean squared error of the batch")
     axes[2].set_ylabel("milliseconds of loss and gradient")
     axes[0].legend(fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    drawing.savefig(path, dpi=130)
-    pyplot.close(drawing)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -171,23 +166,27 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run, not how fast")
     parser.add_argument("--data", type=Path, metavar="FILE", help=".npz of the orbits; written if it is not there")
     parser.add_argument("--epochs", type=int, help="default 20, 3 with --quick")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results", metavar="DIR",
-                        help="folder of the JSON file (default: bench/results)")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="figure (default: two_body.png in the output folder)")
+    parser.add_argument("--minutes", type=float, default=np.inf, help="most minutes of all trainings together, in whole epochs")
+    parser.add_argument("--output", type=Path, default=Path("bench/results"), metavar="DIR", help="folder of the JSON file")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="the figure (default: NAME.png beside the JSON file)")
+    parser.set_defaults(name="two_body")
     chosen = parser.parse_args(arguments)
     settings = QUICK if chosen.quick else Settings()
     if chosen.epochs is not None:
         if chosen.epochs < 1:
             parser.error(f"--epochs: expected at least 1, got {chosen.epochs}")
-        settings = Settings(**{**asdict(settings), "epochs": chosen.epochs})
+        settings = replace(settings, epochs=chosen.epochs)
     data = two_body_data.load(chosen.data, settings.training + settings.held_back, settings.points, settings.horizon,
                               settings.seed)
-    trainees, epochs = train(settings, data)
-    table = scaling(settings, data, trainees["deer"], 1 if chosen.quick else 5)
-    found = report(settings, trainees, epochs, table, data)
-    result = {"experiment": "two_body", "quick": chosen.quick, "machine": machine.facts(), **found}
-    print(f"\nwritten: {machine.write_json('two_body', result, chosen.output)}")
-    figure(chosen.figure or chosen.output / "two_body.png", trainees, table)
+    trainees, epochs = train(settings, data, chosen.minutes)
+    costs = scaling(settings, data, trainees["deer"], 1 if chosen.quick else 5)
+    found = totals(settings, trainees, epochs, data)
+    print_tables(found, costs)
+    failed, rows = sum(step["fallbacks"] for step in trainees["deer"].steps), settings.training * len(epochs)
+    print(f"\nfallbacks of deer in training: {failed} of {rows} solutions")
+    steps = {method: trainee.steps for method, trainee in trainees.items()}
+    result = {"settings": asdict(settings), "trainings": found, "epochs": epochs, "scaling": costs, "steps": steps}
+    common.write(chosen, result, lambda figure: draw(figure, trainees, costs))
 
 
 if __name__ == "__main__":
