@@ -1,5 +1,7 @@
 """Training models on sequences: it learns, a resumed run is an uninterrupted one, solvers report their health."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -195,6 +197,15 @@ def test_progress_is_a_line_an_epoch_where_there_is_no_terminal(capsys):
     train(epochs=2, progress=True)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and lines[1].startswith("epoch 2 of 2: loss ") and "iterations" in lines[1]
+
+
+def test_progress_is_a_bar_on_a_terminal(monkeypatch, capsys):
+    pytest.importorskip("tqdm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    train(epochs=2, progress=True)
+    found = capsys.readouterr()
+    assert "8/8" in found.err and "loss=" in found.err and "fallbacks=0" in found.err
+    assert found.out.count("epoch ") == 2
 
 
 def test_peak_memory_is_reported():

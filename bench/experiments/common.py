@@ -102,3 +102,20 @@ def curves(figure, results: dict[str, ps.training.FitResult], panels: tuple[tupl
         axis.grid(alpha=0.3)
     axes[0].legend()
 
+
+def side_by_side(chosen: argparse.Namespace, arguments: dict, data: tuple, validation: tuple) -> None:
+    """Train one model by each of ``chosen.methods``, print the table, write the file and the curves."""
+    runs = {method: {"method": method, "seed": chosen.seeds[0], **arguments} for method in chosen.methods}
+    results = train(chosen, runs, data, validation)
+    first = results[chosen.methods[0]]
+    rows = [(name, f"{seconds_of(run):.2f}", f"{seconds_of(first) / seconds_of(run):.2f}", f"{run.history['loss'][-1]:.5f}",
+             f"{np.abs(run.history['loss'] - first.history['loss']).max():.1e}",
+             f"{100 * run.history['validation_accuracy'][-1]:.1f}", f"{100 * run.history['validation_accuracy'].max():.1f}",
+             f"{run.history['iterations'][0]:.2f} to {run.history['iterations'][-1]:.2f}", int(run.history["fallbacks"].sum()))
+            for name, run in results.items()]
+    print("\n" + table(("method", "seconds an epoch", f"speed / {chosen.methods[0]}", "last loss",
+                        "largest difference of losses", "accuracy on held-back data %", "the best epoch's", "iterations",
+                        "fallbacks"), rows))
+    print(f"\npeak memory of the process: {first.history['peak_memory'][-1] / 2**30:.2f} GiB")
+    write(chosen, {"rows": rows, "runs": {name: columns(run) for name, run in results.items()}},
+          lambda figure: curves(figure, results, (("loss", "epochs"), ("loss", "minutes"), ("validation_accuracy", "epochs"))))

@@ -46,22 +46,9 @@ def main(arguments: list[str] | None = None) -> None:
         layers=2, input_size=3, hidden=32, classes=12, heads=8, strides=4, bidirectional=True, residual=True, norm=True,
         mixing="glu", encoder="linear", head="linear", readout="each", dropout=0.1)
     schedule = ps.training.WarmupCosine(min(2, chosen.epochs / 2), chosen.epochs, start=0.1, end=0.05)
-    runs = {method: {"model": model, "params": model.init(seed=chosen.seeds[0]), "method": method, "batch_size": 4,
-                     "optimizer": ps.training.AdamW(chosen.rate, weight_decay=0.01, clip_norm=1.0), "schedule": schedule,
-                     "seed": chosen.seeds[0]} for method in chosen.methods}
-    results = common.train(chosen, runs, data, held_back)
-    first = results[chosen.methods[0]]
-    rows = [(name, f"{common.seconds_of(run):.2f}", f"{common.seconds_of(first) / common.seconds_of(run):.2f}",
-             f"{run.history['loss'][-1]:.4f}", f"{np.abs(run.history['loss'] - first.history['loss']).max():.1e}",
-             f"{100 * run.history['validation_accuracy'][-1]:.1f}", f"{run.history['iterations'][-1]:.2f}",
-             int(run.history["fallbacks"].sum()), f"{run.history['peak_memory'][-1] / 2**30:.2f}")
-            for name, run in results.items()]
-    print("\n" + common.table(("method", "seconds an epoch", "speed / " + chosen.methods[0], "last loss",
-                               "largest difference of losses", "accuracy on held-back users %", "iterations", "fallbacks",
-                               "peak GiB"), rows))
-    common.write(chosen, {"rows": rows, "runs": {name: common.columns(run) for name, run in results.items()}},
-                 lambda figure: common.curves(figure, results, (("loss", "epochs"), ("loss", "minutes"),
-                                                                ("validation_accuracy", "epochs"))))
+    common.side_by_side(chosen, {"model": model, "params": model.init(seed=chosen.seeds[0]), "batch_size": 4,
+                                 "optimizer": ps.training.AdamW(chosen.rate, weight_decay=0.01, clip_norm=1.0),
+                                 "schedule": schedule}, data, held_back)
 
 
 if __name__ == "__main__":

@@ -37,22 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
         chosen.epochs = 2
     data, validation = read(chosen.data, chosen.quick)
     model = ps.training.SequenceClassifier(layers=5, input_size=6, hidden=32, classes=5, cell="gru", residual=True, norm=True)
-    runs = {method: {"model": model, "params": model.init(seed=chosen.seeds[0]), "method": method, "batch_size": 4,
-                     "optimizer": ps.training.Adam(chosen.rate, clip_norm=1.0), "seed": chosen.seeds[0]}
-            for method in chosen.methods}
-    results = common.train(chosen, runs, data, validation)
-    first = results[chosen.methods[0]]
-    rows = [(name, f"{common.seconds_of(run):.2f}", f"{common.seconds_of(first) / common.seconds_of(run):.2f}",
-             f"{run.history['loss'][-1]:.5f}", f"{np.abs(run.history['loss'] - first.history['loss']).max():.1e}",
-             f"{run.history['validation_accuracy'].max():.3f}", f"{run.history['iterations'][-1]:.2f}",
-             int(run.history["fallbacks"].sum()), f"{run.history['peak_memory'][-1] / 2**30:.2f}")
-            for name, run in results.items()]
-    print("\n" + common.table(("method", "seconds an epoch", "speed / " + chosen.methods[0], "last loss",
-                               "largest difference of losses", "best validation accuracy", "iterations", "fallbacks",
-                               "peak GiB"), rows))
-    common.write(chosen, {"rows": rows, "runs": {name: common.columns(run) for name, run in results.items()}},
-                 lambda figure: common.curves(figure, results, (("loss", "epochs"), ("loss", "minutes"),
-                                                                ("validation_accuracy", "epochs"))))
+    common.side_by_side(chosen, {"model": model, "params": model.init(seed=chosen.seeds[0]), "batch_size": 4,
+                                 "optimizer": ps.training.Adam(chosen.rate, clip_norm=1.0)}, data, validation)
 
 
 if __name__ == "__main__":

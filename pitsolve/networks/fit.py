@@ -11,7 +11,7 @@ from pitsolve import check, check_training
 from pitsolve.cells.base import Parameters
 from pitsolve.networks.network import Network
 from pitsolve.networks.task import NetworkTask
-from pitsolve.training.loop import Loop, Progress
+from pitsolve.training.loop import train
 from pitsolve.training.losses import cross_entropy
 from pitsolve.training.optimizers import Optimizer
 from pitsolve.training.result import FitResult
@@ -95,19 +95,10 @@ def fit(
     if validation is not None:
         validation = check_training.batch(net, params, *check_training.pair("validation", validation), labelled,
                                           ("validation inputs", "validation labels"))
-    check_training.optimizer(optimizer)
     check_training.function("loss", loss, optional=False)
-    for name, function in (("schedule", schedule), ("augment", augment), ("after_epoch", after_epoch)):
-        check_training.function(name, function)
-    epochs, seed = check.length("epochs", epochs), check.length("seed", seed)
-    every = None if checkpoint_every is None else check.count("checkpoint_every", checkpoint_every)
-    path = check_training.file_to_write("checkpoint", checkpoint)
+    check_training.function("augment", augment)
     batch_size = check.count("batch_size", batch_size)
     task = NetworkTask(net, data, loss, augment, validation, batch_size, check_training.blocks_recomputed(recompute),
                        check_training.workers(workers))
-    loop = Loop(task, optimizer, schedule, batch_size, seed, path, every)
-    return _result(loop.run(params, epochs, after_epoch and (lambda progress: after_epoch(_result(progress)))))
-
-
-def _result(progress: Progress) -> FitResult:
-    return FitResult(progress.params, {name: np.array(values) for name, values in progress.history.items()})
+    return train(task, params, optimizer=optimizer, schedule=schedule, epochs=epochs, batch_size=batch_size, seed=seed,
+                 checkpoint=checkpoint, checkpoint_every=checkpoint_every, after_epoch=after_epoch)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,7 +69,6 @@ class NetworkTask(Task):
     def identity(self) -> dict[str, object]:
         inputs, labels = self.data
         shapes = sorted((name, *shape, str(inputs.dtype)) for name, shape in self.net.shapes.items())
-        layers = re.sub(r" at 0x\w+", "", repr(self.net.parts))  # objects without a repr of their own: not where they are
-        return {"network": f"{self.net!r}, parameters {digest(shapes)}", "digest of layers": digest(layers),
+        return {"network": f"{self.net!r}, parameters {digest(shapes)}", "digest of layers": digest(self.net.parts),
                 "loss": name_of(self.loss), "augmentation": name_of(self.augment),
                 "data": f"{'x'.join(map(str, inputs.shape))}, labels {zlib.crc32(np.ascontiguousarray(labels)):08x}"}

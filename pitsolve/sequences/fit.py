@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-import numpy as np
-
 from pitsolve import check, check_sequences, check_training
 from pitsolve.cells.base import Parameters
 from pitsolve.sequences.model import SequenceModel
 from pitsolve.sequences.solver import Solver
 from pitsolve.sequences.task import SequenceTask, mean_over
 from pitsolve.sequences.warm_start import WarmStart
-from pitsolve.training.loop import Loop, Progress
+from pitsolve.training.loop import train
 from pitsolve.training.optimizers import Optimizer
 from pitsolve.training.result import FitResult
 
@@ -111,24 +109,16 @@ def fit(
     data = check_sequences.data(model, params, data, "data")
     if validation is not None:
         validation = check_sequences.data(model, params, validation, "validation")
-    check_training.optimizer(optimizer)
-    for name, function in (("schedule", schedule), ("augment", augment), ("after_epoch", after_epoch)):
-        check_training.function(name, function)
-    epochs, seed, batch_size = check.length("epochs", epochs), check.length("seed", seed), check.count("batch_size", batch_size)
-    every = None if checkpoint_every is None else check.count("checkpoint_every", checkpoint_every)
+    check_training.function("augment", augment)
     path, show = check_training.file_to_write("checkpoint", checkpoint), check.flag("progress", progress)
-    solver, warm = check_sequences.solver(method), None
+    solver, batch_size, warm = check_sequences.solver(method), check.count("batch_size", batch_size), None
     if warm_start is not False:
         memory = _MEMORY if warm_start is True else check.count("warm_start", warm_start)
         warm = WarmStart(len(data[0]), data[0].shape[1], memory, path)
     compare = solver.truncated if gradient_error is None else check.flag("gradient_error", gradient_error)
     task = SequenceTask(model, data, loss, solver, augment, validation, batch_size, warm, compare)
-    loop = Loop(task, optimizer, schedule, batch_size, seed, path, every, show)
-    return _result(loop.run(params, epochs, after_epoch and (lambda reached: after_epoch(_result(reached)))))
-
-
-def _result(progress: Progress) -> FitResult:
-    return FitResult(progress.params, {name: np.array(values) for name, values in progress.history.items()})
+    return train(task, params, optimizer=optimizer, schedule=schedule, epochs=epochs, batch_size=batch_size, seed=seed,
+                 checkpoint=checkpoint, checkpoint_every=checkpoint_every, after_epoch=after_epoch, show=show)
 
 
 def evaluate(model: SequenceModel, params: Parameters, data: tuple, *, method: str | Solver = "auto",

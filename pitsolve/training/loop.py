@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass, replace
@@ -10,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pitsolve import check
+from pitsolve import check, check_training
 from pitsolve.cells.base import Parameters
 from pitsolve.training.bar import Bar
 from pitsolve.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from pitsolve.training.optimizers import Optimizer
+from pitsolve.training.result import FitResult
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,11 @@ class Progress:
     sums: np.ndarray | None = None
     seconds: float = 0.0
 
+    @property
+    def result(self) -> FitResult:
+        """What a user gets."""
+        return FitResult(self.params, {name: np.array(values) for name, values in self.history.items()})
+
 
 @dataclass(frozen=True, eq=False)
 class Loop:
@@ -91,15 +99,15 @@ class Loop:
     every: int | None
     show: bool = False
 
-    def run(self, params: Parameters, epochs: int, after_epoch: Callable[[Progress], None] | None) -> Progress:
+    def run(self, params: Parameters, epochs: int, after_epoch: Callable[[FitResult], None] | None) -> FitResult:
         """From the checkpoint, if there is one, to the number of epochs."""
         progress = self._resume(params)
         with Bar(self.show, epochs, self.batches, progress) as bar:
             while progress.epoch < epochs:
                 progress = self._epoch(progress, bar)
                 if after_epoch is not None:
-                    after_epoch(progress)
-        return progress
+                    after_epoch(progress.result)
+        return progress.result
 
     @property
     def batches(self) -> int:
@@ -179,9 +187,24 @@ class Loop:
                 "batch size": self.batch_size}
 
 
+def train(
+    task: Task, params: Parameters, *, optimizer: Optimizer, schedule: Callable[[float], float] | None, epochs: int,
+    batch_size: int, seed: int, checkpoint: str | os.PathLike | None, checkpoint_every: int | None,
+    after_epoch: Callable[[FitResult], None] | None, show: bool = False,
+) -> FitResult:
+    """Check what all training has in common, and run the loop."""
+    check_training.optimizer(optimizer)
+    for name, function in (("schedule", schedule), ("after_epoch", after_epoch)):
+        check_training.function(name, function)
+    every = None if checkpoint_every is None else check.count("checkpoint_every", checkpoint_every)
+    loop = Loop(task, optimizer, schedule, batch_size, check.length("seed", seed),
+                check_training.file_to_write("checkpoint", checkpoint), every, show)
+    return loop.run(params, check.length("epochs", epochs), after_epoch)
+
+
 def digest(value: object) -> str:
-    """A few characters that differ where the representations differ."""
-    return hashlib.sha256(repr(value).encode()).hexdigest()[:12]
+    """A few characters that differ where the representations differ, in more than where objects lie in memory."""
+    return hashlib.sha256(re.sub(r" at 0x\w+", "", repr(value)).encode()).hexdigest()[:12]
 
 
 def name_of(function: object) -> str:
