@@ -73,9 +73,8 @@ class GeneralModel:
         """Empty sums for the parameter gradients, and the array that receives dL/dx."""
         return {"x": dx, "theta": np.zeros((_TASKS, self._theta.size))}
 
-    def partials(self, x, states, previous, begin, end, start, stop) -> np.ndarray:
-        """The Jacobian at every t of the slab."""
-        return self.linearise(self.BLOCKS, x, states, previous, begin, end, start, stop)[1]
+    def partials(self, x, states, previous, begin, end, start, stop) -> None:
+        """Nothing: :meth:`accumulate` evaluates what it needs."""
 
     def accumulate(self, totals, partials, x, states, previous, adjoint, begin, start, stop) -> None:
         """Add the parameter gradients of one slab to ``totals`` and write its dL/dx."""

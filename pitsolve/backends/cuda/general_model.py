@@ -104,9 +104,8 @@ class GeneralModel:
         rows = max(1, min(self._size, blocks // 8))
         return blocks // rows, rows
 
-    def partials(self, x, states, previous, begin, end, start, stop):
-        """The Jacobian at every t of the slab."""
-        return self.linearise(self.BLOCKS, x, states, previous, begin, end, start, stop)[1]
+    def partials(self, x, states, previous, begin, end, start, stop) -> None:
+        """Nothing: :meth:`accumulate` evaluates what it needs."""
 
     def accumulate(self, totals, partials, x, states, previous, adjoint, begin, start, stop) -> None:
         """Add the parameter gradients of one slab to ``totals`` and write its dL/dx."""
