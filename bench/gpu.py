@@ -6,6 +6,7 @@ all timed parts once without a clock, because most of a first run is compilation
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -23,10 +24,10 @@ from bench import machine
 from bench.gpu_settings import Settings
 
 WHOLE = 460  # seconds after which nothing more is begun or waited for
-TOGETHER = 150  # seconds for checks and first runs, and how many processes at once
-PROCESSES = 12
+TOGETHER = 160  # seconds for checks and first runs, and how many processes at once
+PROCESSES = 16
 # seconds after which a part begins nothing more; it is ended GRACE later
-PARTS = {"limits": 25, "progress": 30, "sequential": 25, "scans": 60, "newton": 80, "windows": 35, "gradients": 40}
+PARTS = {"limits": 25, "progress": 45, "sequential": 25, "scans": 60, "newton": 80, "windows": 35, "gradients": 40}
 GRACE = 15
 
 
@@ -78,7 +79,9 @@ def _in_a_process(part: str, settings: Settings, folder: Path, seconds: float, o
             failure = None if code == 0 else f"the process ended with {code}"
         except subprocess.TimeoutExpired:
             failure = f"no end within {seconds + GRACE:.0f} s"
-            process.kill()  # without waiting: a driver may hold on to a process whose kernel does not end
+            process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # a driver may hold on to a process whose kernel does not end
+                process.wait(5)
     rows = _read(path)
     if failure:
         rows.append(machine.row(part, None, "-", failed=failure))

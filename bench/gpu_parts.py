@@ -1,5 +1,6 @@
 """The timed parts of ``python -m bench gpu``: each gives its cases, names and functions that give rows."""
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -36,12 +37,13 @@ def _facts() -> dict[str, Any]:
     """What the driver says of the card."""
     card = cuda.get_current_device()
     name = getattr(card, "name", "simulator")
-    facts = {"device": name.decode() if isinstance(name, bytes) else str(name),
-             "capability": ".".join(map(str, card.compute_capability))}
-    if hasattr(card, "MULTIPROCESSOR_COUNT"):
-        free, total = cuda.current_context().get_memory_info()
-        facts |= {"multiprocessors": card.MULTIPROCESSOR_COUNT, "kHz": card.CLOCK_RATE, "GiB": total / 2**30,
-                  "GiB_free": free / 2**30}
+    facts = {"device": name.decode() if isinstance(name, bytes) else str(name)}
+    questions = {"capability": lambda: ".".join(map(str, card.compute_capability)),
+                 "multiprocessors": lambda: card.MULTIPROCESSOR_COUNT, "kHz": lambda: card.CLOCK_RATE,
+                 "GiB_free": lambda: cuda.current_context().get_memory_info()[0] / 2**30}
+    for fact, ask in questions.items():
+        with contextlib.suppress(Exception):  # none of them is worth the figures
+            facts[fact] = ask()
     return facts
 
 
@@ -119,14 +121,14 @@ def _verb(A, b) -> Callable[[], None]:
 
 def scans(settings: Settings) -> list[Case]:
     """Diagonal scans against the copy bandwidth, dense ones against JAX; with and without the checks of a call."""
-    size = settings.pick(100_000_000, 400)
+    size = 100_000_000
 
     def diagonal(label: str, shape: tuple[int, int, int], target: float) -> Rows:
         A, b = map(cuda.to_device, recurrence(*shape, dense=False))
         bandwidth = _copy_bandwidth(settings)
         verb, _ = settings.timed(_verb(A, b), REPEATS)
         whole, _ = settings.timed(partial(ps.affine_scan, A, b), REPEATS)
-        return [machine.row(f"diagonal scan {label}", 12 * b.size / verb / bandwidth, "x copy", target,
+        return [machine.row(f"diagonal scan {label}", 12 * b.size / verb / bandwidth, "x copy", settings.goal(target),
                             GBs=12e-9 * b.size / verb, ms=1e3 * verb, with_checks_ms=1e3 * whole)]
 
     def dense(n: int) -> Rows:
@@ -137,10 +139,8 @@ def scans(settings: Settings) -> list[Case]:
         return [_against(name, partial(ps.affine_scan, A, b), gpu_peers.jax_affine_scan(*host), 5.0, settings,
                          kernels_ms=1e3 * verb, GBs=4e-9 * (A.size + 2 * b.size) / verb)]
 
-    tiny = (2, size // 16, 8)
-    shapes = [("16 x T x 64", settings.pick((16, size // 1024, 64), tiny), 0.8),
-              ("256 x T x 64", settings.pick((256, size // 16384, 64), tiny), 0.8),
-              ("one channel", (1, size // 10 if not settings.quick else size // 4, 1), 0.4)]
+    shapes = settings.pick([("16 x T x 64", (16, size // 1024, 64), 0.8), ("256 x T x 64", (256, size // 16384, 64), 0.8),
+                            ("one channel", (1, size // 10, 1), 0.4)], [("one channel", (1, 100, 1), 0.4)])
     return [(f"diagonal scan {label}", partial(diagonal, label, shape, target)) for label, shape, target in shapes] + [
         (f"dense scan n={n}", partial(dense, n)) for n in settings.pick((4, 8, 16), (4,))]
 
@@ -148,7 +148,7 @@ def scans(settings: Settings) -> list[Case]:
 def _against(name: str, ours: Callable[[], Any], peer: peers.Peer, target: float | None, settings: Settings,
              unit: str = "x JAX", **details: Any) -> dict[str, Any]:
     """How many times faster ours is; ours is timed in any case."""
-    seconds, _ = settings.timed(ours, REPEATS)
+    target, (seconds, _) = settings.goal(target), settings.timed(ours, REPEATS)
     if peer.call is None:
         return machine.row(name, None, unit, target, ms=1e3 * seconds, peer=peer.reason, **details)
     try:
@@ -170,15 +170,15 @@ def newton(settings: Settings) -> list[Case]:
         loop, _ = settings.timed(partial(ps.solve, cell, params, given, method="sequential"), FEW)
         iterations = int(found.iterations.max())
         peer = gpu_peers.jax_deer(params, x, np.zeros((x.shape[0], n), np.float32), found.tol)
-        row = _against(f"deer n={n} B={x.shape[0]} T={steps}", ours, peer, 5.0, settings, iterations=iterations,
+        row = _against(f"deer n={n} B={x.shape[0]} T={x.shape[1]}", ours, peer, 5.0, settings, iterations=iterations,
                        predicted_ms=1e-6 * PREDICTED[n] * x.shape[0] * x.shape[1] * iterations)
         if peer.call is not None and "peer_ms" in row:
             row["peer_iterations"] = int(np.max(peer.call()[1]))
         return [row, machine.row(f"deer against the loop n={n} T={x.shape[1]}", 1e3 * loop / row["ms"], "x sequential",
-                                 beyond.get((n, steps)), loop_ms=1e3 * loop)]
+                                 settings.goal(beyond.get((n, steps))), loop_ms=1e3 * loop)]
 
     sizes = settings.pick(((1, 1_000_000), (8, 100_000), (1, 10_000), (2, 100_000), (4, 100_000), (8, 10_000), (16, 100_000),
-                           (32, 100_000)), ((1, 1_000_000), (4, 100_000)))
+                           (32, 100_000)), ((4, 100_000),))
     return [(f"deer n={n} T={steps}", partial(case, n, steps)) for n, steps in sizes]
 
 

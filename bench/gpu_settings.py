@@ -20,6 +20,10 @@ class Settings(NamedTuple):
         """One of two sizes."""
         return tiny if self.quick else full
 
+    def goal(self, target: float | None) -> float | None:
+        """What is hoped for at the full size; nothing is at others."""
+        return None if self.quick else target
+
     def timed(self, call: Callable[[], Any], repeats: int) -> tuple[float, Any]:
         """Median seconds until the card is done, after one call that compiles, and the last result."""
         from pitsolve.backends.cuda.launch import cuda
