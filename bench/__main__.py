@@ -3,6 +3,7 @@
 import argparse
 import importlib
 from pathlib import Path
+from typing import Any
 
 from bench import machine
 
@@ -18,6 +19,7 @@ BENCHMARKS = {
     "startup": "import, first solve with a warm and with an empty disk cache",
 }
 DRAWING = ("multigrid", "networks", "schwarz")
+SAVING = ("gpu",)  # write what they have while they run
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -33,10 +35,16 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     if chosen.figure and chosen.name not in DRAWING:
         parser.error(f"--figure: {chosen.name} draws none")
-    drawing = {"picture": chosen.figure} if chosen.figure else {}
-    result = importlib.import_module(f"bench.{chosen.name}").run(chosen.quick, **drawing)
-    result = {"benchmark": chosen.name, "quick": chosen.quick, "machine": machine.facts(), **result}
-    print(f"\nwritten: {machine.write_json(result.pop('file', chosen.name), result, chosen.output)}")
+    facts = machine.facts()
+
+    def save(result: dict[str, Any]) -> Path:
+        numbers = {key: value for key, value in result.items() if key != "file"}
+        return machine.write_json(result.get("file", chosen.name), {
+            "benchmark": chosen.name, "quick": chosen.quick, "machine": facts, **numbers}, chosen.output)
+
+    options = {"picture": chosen.figure} if chosen.figure else {}
+    options |= {"save": save} if chosen.name in SAVING else {}
+    print(f"\nwritten: {save(importlib.import_module(f'bench.{chosen.name}').run(chosen.quick, **options))}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
-"""The peers on the same card: arrays are there before the call that is timed, and a call ends when the card is done."""
+"""The peers on the same card: arrays are there before the call that is timed, and a call ends when the card is done.
+
+They compute in float32 as we do, not in its shortened form TF32. In Numba's simulator they run on the CPU, so that they run.
+"""
 
 import numpy as np
 
 from bench import peers
 from bench.peers import MISSING, WEIGHTS, Parameters, Peer, jax, jnp, torch
+from pitsolve.backends.cuda.launch import SIMULATED
 
 NO_CARD = Peer(None, "installed without CUDA")
 
@@ -12,7 +16,8 @@ def _jax() -> Peer | None:
     """Why JAX cannot be compared with, or None."""
     if jax is None:
         return MISSING
-    return None if any(device.platform == "gpu" for device in jax.devices()) else NO_CARD
+    jax.config.update("jax_default_matmul_precision", "highest")
+    return None if SIMULATED or any(device.platform == "gpu" for device in jax.devices()) else NO_CARD
 
 
 def jax_affine_scan(A: np.ndarray, b: np.ndarray) -> Peer:
@@ -50,26 +55,24 @@ def jax_deer_gradient(params: Parameters, x: np.ndarray, h0: np.ndarray, dstates
     return Peer(lambda: jax.block_until_ready(gradient(*arrays)))
 
 
-def cudnn_gru(params: Parameters, x: np.ndarray, dstates: np.ndarray | None) -> Peer:
-    """``torch.nn.GRU`` by cuDNN: forward, and with ``dstates`` forward and backward; ``call()`` gives the states."""
+def cudnn_gru(params: Parameters, x: np.ndarray, dstates: np.ndarray) -> Peer:
+    """``torch.nn.GRU`` by cuDNN, forward and backward; ``call()`` gives the states, a tensor on the card."""
     if torch is None:
         return MISSING
-    if not torch.cuda.is_available():
+    if not (SIMULATED or torch.cuda.is_available()):
         return NO_CARD
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    place = torch.device("cpu" if SIMULATED else "cuda")
     hidden, width = params["weight_hh"].shape[1], params["weight_ih"].shape[1]
-    layer = torch.nn.GRU(width, hidden, batch_first=True).cuda()
+    layer = torch.nn.GRU(width, hidden, batch_first=True).to(place)
     layer.load_state_dict({f"{name}_l0": torch.from_numpy(params[name]) for name in WEIGHTS})
-    inputs = torch.from_numpy(x).cuda().requires_grad_(dstates is not None)
-    seed = None if dstates is None else torch.from_numpy(dstates).cuda()
+    inputs, seed = torch.from_numpy(x).to(place).requires_grad_(), torch.from_numpy(dstates).to(place)
 
     def call():
-        if seed is None:
-            with torch.inference_mode():
-                states = layer(inputs)[0]
-        else:
-            states = layer(inputs)[0]
-            torch.autograd.grad(states, [*layer.parameters(), inputs], seed)
-        torch.cuda.synchronize()
-        return states.detach().cpu().numpy()
+        states = layer(inputs)[0]
+        torch.autograd.grad(states, [*layer.parameters(), inputs], seed)
+        if not SIMULATED:
+            torch.cuda.synchronize()
+        return states.detach()
 
     return Peer(call)

@@ -17,7 +17,7 @@ import numpy as np
 
 SETTLE = 0.2  # seconds after which the workers of OpenMP and BLAS have stopped spinning
 BURST = 0.02  # seconds of calls in one visit of a timer, so that short functions are timed warm
-PACKAGES = ("pitsolve", "numpy", "numba", "llvmlite", "jax", "torch")
+PACKAGES = ("pitsolve", "numpy", "numba", "numba-cuda", "llvmlite", "jax", "torch")
 
 
 class Timing(NamedTuple):

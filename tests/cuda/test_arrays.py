@@ -1,11 +1,13 @@
 """Operations on whole arrays on the device against the same ones of the CPU."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from pitsolve.backends.cpu import arrays as host
-from pitsolve.backends.cuda import arrays, pointwise
-from pitsolve.backends.cuda.launch import device
+from pitsolve.backends.cuda import arrays, launch, pointwise
+from pitsolve.backends.cuda.launch import Kernel, device
 
 RANDOM = np.random.default_rng(3)
 VALUES = RANDOM.normal(size=(3, 7, 5))
@@ -73,6 +75,28 @@ def test_zeros_and_empty_arrays():
     none = device().upload(np.zeros((0, 5)))
     assert arrays.squares(none).shape == arrays.largest(none).shape == arrays.mismatch(none, none)[0].shape == (0,)
     assert arrays.take(device().upload(VALUES), ROW[:0], AT[:0]).shape == (0, 5)
+
+
+def test_places_beyond_32_bits_are_found(monkeypatch):
+    launched = []
+    monkeypatch.setattr(Kernel, "__call__", lambda kernel, blocks, threads, *arguments: launched.append(arguments))
+    size = 1 << 31
+    values = SimpleNamespace(shape=(1, size, 8), size=8 * size, dtype=np.dtype(np.float32), reshape=lambda *shape: None)
+    arrays.clear_after(values, np.array([size - 5]))
+    _, first, _, numbers, width = launched[0]
+    assert int(device().download(first)[0]) * width == 8 * size - 40 and numbers == 8 * size
+
+
+def test_memory_that_runs_out_says_what_was_asked_for(monkeypatch):
+    def refuse(*arguments, **options):
+        raise RuntimeError("[2] Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY")
+
+    memory = SimpleNamespace(get_memory_info=lambda: SimpleNamespace(free=3 << 20))
+    monkeypatch.setattr(launch.cuda, "device_array", refuse)
+    monkeypatch.setattr(launch.cuda, "current_context", lambda: memory)
+    for verb in (lambda: arrays.empty((1024, 1024), np.float32), lambda: arrays.from_host(np.zeros((1024, 1024), np.float32))):
+        with pytest.raises(MemoryError, match=r"3 MiB free.*\(1024, 1024\) and dtype float32 takes 4 MiB"):
+            verb()
 
 
 def test_mismatch_tells_nan_that_was_there_from_nan_that_is_new():

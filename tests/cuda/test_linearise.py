@@ -76,3 +76,12 @@ def test_defect_and_jacobian(name, dtype):
         np.testing.assert_allclose(reference.dense_matrix(blocks[b, t - BEGIN], state.size), jacobian, **case.close)
         np.testing.assert_allclose(diagonal[b, t - BEGIN], np.diag(jacobian), **case.close)
     np.testing.assert_allclose(defect, expected, **case.close)
+
+
+def test_a_sequence_of_one_step_reads_no_state_before_it():
+    cell = ps.cells.Linear(2, 4)
+    params, x, states = cell.init(3, np.float64), np.ones((1, 1, 2)), np.zeros((1, 1, 4))
+    before, whole = np.ones((1, 4)), (np.zeros(1, np.int64), np.ones(1, np.int64))
+    model = GatedModel(cell, params)
+    defect, _ = model.linearise(model.VALUE, *map(device().upload, (x, states, before)), 0, 1, *whole)
+    np.testing.assert_allclose(device().download(defect)[0, 0], reference.linear(params, x[0, 0], before[0]), rtol=1e-12)

@@ -43,7 +43,7 @@ def zeros(shape: tuple[int, ...], dtype: np.dtype):
     out = device().empty(shape, dtype)
     if out.size:
         _kernel(kernels.clear, dtype)(_grid(1, out.size), _THREADS, out.reshape(-1), device().indices(np.zeros(1, np.int64)),
-                                      1, out.size)
+                                      1, out.size, 1)
     return out
 
 
@@ -133,7 +133,8 @@ def clear_after(values, stop: np.ndarray) -> None:
     batch, steps, width = _sizes(values)
     if values.size and (stop < steps).any():
         _kernel(kernels.clear, values.dtype)(
-            _grid(batch, steps * width), _THREADS, values.reshape(-1), device().indices(stop * width), batch, steps * width)
+            _grid(batch, steps * width), _THREADS, values.reshape(-1), device().indices(stop), batch, steps * width,
+            width)
 
 
 def scale(values, factor: float) -> None:

@@ -89,8 +89,10 @@ def recurrent(weight, bias, states, previous, u, b, from_step, first, last, begi
             u[r * GATES + k] = bias[k * N + i]
     for j in range(0, COLUMNS, VECTOR):
         for r in range(STEPS):
-            # Steps outside the range take the nearest inside, whose state exists.
+            # Steps outside the range take the nearest inside, or one whose state before exists.
             t = min(max(from_step + r * STRANDS + strand, first), last - 1)
+            if r > 0:
+                t = max(t, begin + 1)
             if r == 0 and t == begin:
                 add_products(weight, previous, b * PARTS * N + head + j, u, r, j, i)
             else:

@@ -91,7 +91,11 @@ class Device:
             driver.device_memset(array, 0xff, array.nbytes, self.stream)
 
     def upload(self, host: np.ndarray):
-        return cuda.to_device(np.ascontiguousarray(host), stream=self.stream)
+        """A copy of an array of the host; a MemoryError where there is no room."""
+        host = np.ascontiguousarray(host)
+        array = self.empty(host.shape, host.dtype)
+        array.copy_to_device(host, stream=self.stream)
+        return array
 
     def indices(self, host: np.ndarray):
         """Whole numbers below 2^31, as int32; the same few numbers, asked for again, are not copied again."""

@@ -60,10 +60,10 @@ def repeat(out, values, rows, steps, width):
 
 
 @kernel
-def clear(values, first, rows, size):
-    """values[b, j] = 0 for j >= first[b]."""
+def clear(values, first, rows, size, width):
+    """values[b, j] = 0 from step first[b] of ``width`` numbers on."""
     for b in range(cuda.blockIdx.y, rows, cuda.gridDim.y):
-        for j in range(first[b] + cuda.grid(1), size, cuda.gridDim.x * cuda.blockDim.x):
+        for j in range(first[b] * width + cuda.grid(1), size, cuda.gridDim.x * cuda.blockDim.x):
             values[b * size + j] = 0.0
 
 

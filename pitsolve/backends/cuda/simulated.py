@@ -34,7 +34,7 @@ def store4(array, index, first, second, third, fourth):
 
 def _aligned(array, index):
     width = min(4, 16 // array.dtype.itemsize)
-    if index % width:
+    if index < 0 or index % width:
         raise IndexError(f"a vector of {width} numbers cannot begin at index {index}")
 
 

@@ -48,6 +48,7 @@ def _shared_array(self, shape, dtype, alignment=None):
 
 def complete() -> None:
     """Add all that to the simulator."""
+    sys.setswitchinterval(1e-5)  # a barrier waits for every thread of a block to get its turn
     FakeShape.__getitem__ = tuple.__getitem__  # on the host, shapes take negative indices, as those of a card do
     FakeCUDAShared.array = _shared_array
     FakeCUDAModule.shfl_sync = _shuffle(lambda lane, source: source)
