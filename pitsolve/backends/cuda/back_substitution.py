@@ -10,7 +10,7 @@ import numpy as np
 
 from pitsolve.backends.cuda.intrinsics import load4
 from pitsolve.backends.cuda.launch import cuda
-from pitsolve.backends.cuda.preactivations import GATES, PARTS, REAL, ROWS, gates, read_gates, state_before
+from pitsolve.backends.cuda.preactivations import GATES, PARTS, REAL, ROWS, gates, pulled, read_gates, state_before
 from pitsolve.compile import constant, inline, kernel
 
 BEFORE = constant("BEFORE")  # whether there is a source g, and a source a
@@ -49,6 +49,17 @@ def fetch(rows, states, previous, before, after, b, t, i, row_origin, origin, be
                 incoming[ROWS + PARTS + a] = before[flat + a * SIZE]
             if AFTER:
                 incoming[INCOMING - PARTS + a] = after[flat + a * SIZE]
+
+
+@inline
+def without_weights(ds, total, incoming, a):
+    """Part ``a`` of ds lambda + a_t: all of c but the product with W_hh^T."""
+    own = REAL(0)
+    for d in range(PARTS):
+        own += ds[d * PARTS + a] * total[d]
+    if AFTER:
+        own += incoming[INCOMING - PARTS + a]
+    return own
 
 
 @inline
@@ -126,17 +137,11 @@ def pull(rows, states, previous, weight, ratio, before, after, row_origin, origi
                     total[a] += incoming[ROWS + PARTS + a]
             _, _, du, ds = gates(p, u, s, ratio)
             for k in range(GATES):
-                v = REAL(0)
-                for a in range(PARTS):
-                    v += du[a * GATES + k] * total[a]
+                v = pulled(du, total, k)
                 if active and part == 0:
                     board[side + k * WIDTH + i % COLUMNS] = v
             for a in range(PARTS):
-                own = REAL(0)
-                for d in range(PARTS):
-                    own += ds[d * PARTS + a] * total[d]
-                if AFTER:
-                    own += incoming[INCOMING - PARTS + a]
+                own = without_weights(ds, total, incoming, a)
                 c[a] = own if active else c[a]
             at = (np.int64(b) * length + t - begin) * (PARTS * SIZE) + i
             if active and part == 0:

@@ -29,6 +29,7 @@ from pitsolve.backends.cuda.preactivations import (
     WEIGHTS,
     gates,
     locate,
+    pulled,
     read_gates,
     state_before,
 )
@@ -105,14 +106,9 @@ def outer(x, states, previous, rows, adjoint, ratio, row_origin, origin, begin, 
                 _, dp, du, _ = evaluate(rows, states, previous, adjoint, first + step, row[step], t, begin, steps, length,
                                         n, i, ratio, p, u, s, total)
                 for k in range(GATES):
-                    by_u = REAL(0)
-                    by_p = REAL(0)
-                    for a in range(PARTS):
-                        by_u += du[a * GATES + k] * total[a]
-                        by_p += dp[a * GATES + k] * total[a]
-                    slopes[at + k * UNITS] = by_u
+                    slopes[at + k * UNITS] = pulled(du, total, k)
                     if k >= SUMMED:
-                        slopes[at + (k + GATES - SUMMED) * UNITS] = by_p
+                        slopes[at + (k + GATES - SUMMED) * UNITS] = pulled(dp, total, k)
             else:
                 for r in range(ROWS):
                     slopes[at + r * UNITS] = REAL(0)
@@ -236,10 +232,7 @@ def pull_inputs(states, previous, rows, adjoint, by_input, ratio, row_origin, or
                 _, dp, _, _ = evaluate(rows, states, previous, adjoint, first_step + step, row[step], t, begin, steps,
                                        length, n, i, ratio, p, u, s, total)
                 for k in range(GATES):
-                    by_p = REAL(0)
-                    for a in range(PARTS):
-                        by_p += dp[a * GATES + k] * total[a]
-                    values[at + k] = by_p
+                    values[at + k] = pulled(dp, total, k)
             else:
                 for k in range(GATES):
                     values[at + k] = REAL(0)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numba import int64
 
+from pitsolve.backends.cuda.iterates import NEVER, relative, repaired
 from pitsolve.backends.cuda.launch import blocks_for, cuda, device, specialise
 from pitsolve.backends.cuda.workspace import of_device
-from pitsolve.compile import constant, inline, kernel
+from pitsolve.compile import constant, kernel
 
 REAL = constant("REAL")
 BITS = constant("BITS")  # the integer of as many bits: numbers that are not negative have the order of their bit patterns
 UPDATE = constant("UPDATE")  # whether to add the change to the states
 
-LIMIT = 1e8  # bound on repaired iterates, as in the authors' code of DEER
 _THREADS = 256
 _PARTS = 1 << 14  # numbers of a sequence for each block
-_NEVER = 0x7fffffff  # later than any step
 
 
 @kernel
@@ -28,19 +27,11 @@ def largest(values, count, result):
     cuda.atomic.max(result, 0, best)
 
 
-@inline
-def _repaired(value):
-    """NaN becomes 0 and everything is clipped to +-LIMIT."""
-    value = value if value == value else REAL(0.0)
-    value = value if value < LIMIT else REAL(LIMIT)
-    return value if value > -LIMIT else REAL(-LIMIT)
-
-
 @kernel
 def compare_rows(change, states, tolerance, largest, earliest, begin, start, stop, length, steps, n):
     """Blocks of one x index share a sequence; a thread strides through the steps start <= t < stop of a slab.
 
-    ``largest`` gets the bits of the largest |change| / max(1, |h|), ``earliest`` the largest ``_NEVER`` - t of the steps t at
+    ``largest`` gets the bits of the largest |change| / max(1, |h|), ``earliest`` the largest ``NEVER`` - t of the steps t at
     which that exceeds the tolerance; both are below zero where there is nothing. Integer maxima are the same in any order. With
     UPDATE the change is added to h first.
     """
@@ -56,17 +47,16 @@ def compare_rows(change, states, tolerance, largest, earliest, begin, start, sto
     for at in range(low * n + cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x, high * n, cuda.gridDim.y * cuda.blockDim.x):
         step, state = change[row + at], states[states_row + at]
         if UPDATE:
-            state = _repaired(state + step)
+            state = repaired(state + step)
             states[states_row + at] = state
-        size = abs(state) if abs(state) > 1.0 else REAL(1.0)
-        size = abs(step) / size
+        size = relative(step, state)
         best = max(best, int64(size.view(BITS)))
         if first < 0 and not size <= tolerance:
             first = at
     if best >= 0:
         cuda.atomic.max(found, 0, best)
     if first >= 0:
-        cuda.atomic.max(found, 1, _NEVER - first // n)
+        cuda.atomic.max(found, 1, NEVER - first // n)
     cuda.syncthreads()
     if cuda.threadIdx.x == 0 and found[0] >= 0:
         cuda.atomic.max(largest, batch, found[0])
@@ -87,7 +77,7 @@ def _compare(change, states, tolerance, begin, start, stop, update):
         device().indices(start), device().indices(stop), length, states.shape[1], n)
     largest, earliest = device().download(found).reshape(2, batch)
     norms = np.maximum(largest, 0).astype(integer).view(states.dtype).astype(np.float64)
-    return norms, np.where(earliest < 0, stop, _NEVER - earliest)
+    return norms, np.where(earliest < 0, stop, NEVER - earliest)
 
 
 def measure(defect, states, tol, begin, start, stop) -> tuple[np.ndarray, np.ndarray]:

@@ -65,6 +65,15 @@ def read_gates(rows, at, n, p, u):
 
 
 @inline
+def pulled(derivatives, total, k):
+    """du_k lambda: what number k of the gates gets of the adjoint ``total`` of its unit."""
+    value = REAL(0)
+    for a in range(PARTS):
+        value += derivatives[a * GATES + k] * total[a]
+    return value
+
+
+@inline
 def multiply(weights, values, unit, group, columns, skipped, held, total):
     """total[step, row] += values[step, k] weights[k, gate, unit] for so many columns k, or zeros behind them."""
     for k in range(0, min(DEPTH, columns), 4):

@@ -3,7 +3,6 @@
 import numpy as np
 
 from pitsolve.backends.cuda.back_substitution import (
-    AFTER,
     BEFORE,
     CARRY,
     CHANGE,
@@ -14,9 +13,10 @@ from pitsolve.backends.cuda.back_substitution import (
     SEATS,
     SIZE,
     fetch,
+    without_weights,
 )
 from pitsolve.backends.cuda.launch import cuda
-from pitsolve.backends.cuda.preactivations import GATES, PARTS, REAL, ROWS, THREADS, UNITS, gates, read_gates
+from pitsolve.backends.cuda.preactivations import GATES, PARTS, REAL, ROWS, THREADS, UNITS, gates, pulled, read_gates
 from pitsolve.compile import constant, kernel
 
 TEAMS = constant("TEAMS")  # THREADS / UNITS: threads that share the products of a unit
@@ -73,18 +73,12 @@ def pull(rows, states, previous, weight, ratio, before, after, row_origin, origi
                             out[at + a * SIZE] += total[a]
                     _, _, du, ds = gates(p, u, s, ratio)
                     for a in range(PARTS):
-                        own = REAL(0)
-                        for d in range(PARTS):
-                            own += ds[d * PARTS + a] * total[d]
-                        if AFTER:
-                            own += incoming[INCOMING - PARTS + a]
-                        ends[at_ends + a * SIZE] = own
-                for k in range(GATES):
-                    v = REAL(0)
-                    if here:
-                        for a in range(PARTS):
-                            v += du[a * GATES + k] * total[a]
-                    slopes[board + (seat * GATES + k) * SIZE + i] = v
+                        ends[at_ends + a * SIZE] = without_weights(ds, total, incoming, a)
+                    for k in range(GATES):
+                        slopes[board + (seat * GATES + k) * SIZE + i] = pulled(du, total, k)
+                else:
+                    for k in range(GATES):
+                        slopes[board + (seat * GATES + k) * SIZE + i] = 0.0
             cuda.syncthreads()
             for first_unit in range(0, SIZE, UNITS):
                 i = first_unit + lane
