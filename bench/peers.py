@@ -14,7 +14,7 @@ try:
     import jax
     import jax.numpy as jnp
 except ImportError:
-    jax = None
+    jax = jnp = None
 try:
     import torch
 except ImportError:

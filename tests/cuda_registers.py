@@ -33,7 +33,7 @@ CEILINGS = {
     "parameter_gradients.outer": (128, 128),
     "parameter_gradients.pull_inputs": (128, 128),
     "parameter_gradients.settle": (16, 16),
-    "pointwise.compare_rows": (32, 40),
+    "pointwise.compare_rows": (40, 52),
     "pointwise.largest": (32, 32),
     "preactivations.preactivate": (176, 184),
     "rows.clear": (32, 32),

@@ -98,8 +98,9 @@ def clear_after(values: np.ndarray, stop: np.ndarray) -> None:
 
 
 def scale(values: np.ndarray, factor: float) -> None:
-    """values *= factor."""
-    values *= values.dtype.type(factor)
+    """values *= factor, whatever stands past the ends of sequences."""
+    with np.errstate(all="ignore"):
+        values *= values.dtype.type(factor)
 
 
 def combine(alpha: float, a: np.ndarray, beta: float, b: np.ndarray) -> np.ndarray:

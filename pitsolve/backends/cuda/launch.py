@@ -94,7 +94,8 @@ class Device:
         """A copy of an array of the host; a MemoryError where there is no room."""
         host = np.ascontiguousarray(host)
         array = self.empty(host.shape, host.dtype)
-        array.copy_to_device(host, stream=self.stream)
+        if host.size:
+            array.copy_to_device(host, stream=self.stream)
         return array
 
     def indices(self, host: np.ndarray):
