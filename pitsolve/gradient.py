@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pitsolve import check, check_windows
-from pitsolve.cells.base import Cell, GatedCell, Parameters
+from pitsolve.cells.base import Cell, GatedCell, GeneralCell, Parameters
 from pitsolve.methods.mgrit import adjoint_mgrit
 from pitsolve.methods.problem import Problem
 from pitsolve.methods.shooting_adjoint import adjoint_shooting, carries_by_shooting
@@ -42,8 +42,8 @@ def gradient(
         How the adjoint recurrence is solved: ``"sequential"`` (back-propagation through time), ``"scan"`` (in parallel over
         time, by the prefix scan), ``"shooting"`` (windows of time, swept all at once) or ``"mgrit"`` (multigrid in reversed
         time, to a tolerance or for a few cycles; the result says how large its error is, :attr:`Gradient.error_estimate`).
-        ``"auto"`` takes ``shooting`` where that found the solution at once, else ``sequential``, except for cells whose
-        Jacobian is needed anyway.
+        ``"auto"`` takes ``shooting`` where that found the solution at once, else ``sequential``; ``scan`` for custom cells that
+        state no pullback, and on a card for all cells that are functions, unless there are thousands of sequences.
     backend : str
         ``"cpu"``, ``"cuda"`` (docs/gpu.md), or ``"auto"``: where the arrays are, on a CUDA device or on the host.
     **options
@@ -89,7 +89,8 @@ def gradient(
         check.finite_to("dstates", dstates, problem.stop)
         if method == "auto":
             forgets = solution.method == "shooting" and solution.status is Status.CONVERGED and np.max(solution.iterations) <= 1
-            method = ("shooting" if forgets else "sequential") if isinstance(cell, GatedCell) else "scan"
+            loops = isinstance(cell, GatedCell) or (_is_pulled(cell) and batch >= problem.backend.fewest_pullbacks())
+            method = "shooting" if forgets and isinstance(cell, GatedCell) else "sequential" if loops else "scan"
         states, dstates = place.array(states), place.array(dstates)
         dx = problem.backend.arrays.zeros(problem.x.shape, problem.x.dtype)  # a pullback may leave out inputs
         by_params, dh0, estimate, work = _solve(problem, states, dstates, dx, method, options)
@@ -114,9 +115,16 @@ def _solve(problem: Problem, states: np.ndarray, dstates: np.ndarray, dx: np.nda
         else:
             carries = carries_by_shooting(problem, states, dstates, **options)
             by_params, dh0 = _by_carries(problem, states, dstates, carries, dx)
+    elif method == "sequential" and _is_pulled(problem.model.cell):
+        by_params, dh0 = _by_pullback(problem, states, dstates, dx)
     else:
         by_params, dh0 = _adjoint(problem, states, dstates, dx, method)
     return by_params, dh0, estimate, None if stages is None else Work(tuple(stages), loop_stage(problem.stop), levels)
+
+
+def _is_pulled(cell: Cell) -> bool:
+    """Whether the cell states its pullback, so that no Jacobian is needed."""
+    return isinstance(cell, GeneralCell) and cell.pullback is not None
 
 
 def _stages(method: str, stop: np.ndarray) -> list[Stage] | None:
@@ -147,6 +155,14 @@ def _adjoint(problem: Problem, states: np.ndarray, dstates: np.ndarray, dx: np.n
             partials = model.partials(problem.x, states, previous, begin, end, start, stop)
         model.accumulate(totals, partials, problem.x, states, previous, adjoint, begin, start, stop)
     return model.finish(totals), model.state(carry) if back_substitution else carry
+
+
+def _by_pullback(problem: Problem, states: np.ndarray, dstates: np.ndarray, dx: np.ndarray):
+    """Back-propagation through time of a general cell that states how: no Jacobian, lambda is not kept."""
+    model, totals = problem.model, problem.model.totals(dx)
+    dh0 = problem.backend.arrays.zeros(problem.h0.shape, problem.h0.dtype)
+    model.backpropagate(totals, problem.x, states, problem.h0, dstates, dh0, problem.stop)
+    return model.finish(totals), dh0
 
 
 def _by_carries(problem: Problem, states: np.ndarray, dstates: np.ndarray, carries: np.ndarray, dx: np.ndarray):

@@ -1,5 +1,7 @@
 """Gradients: every cell against complex steps through the naive loop, for every way to get at states and adjoints."""
 
+import math
+
 import numba
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from pitsolve.backends import cpu
 
 both = pytest.mark.parametrize("method", ["sequential", "scan"])
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
-GRU, CUSTOM = MODELS["gru"], MODELS["custom"]
+GRU, CUSTOM, LEM = MODELS["gru"], MODELS["custom"], MODELS["lem"]
 
 
 def case(model, steps, batch=None):
@@ -80,11 +82,39 @@ def test_directional_derivative_of_a_long_sequence(model, method):
 
 
 def test_auto_is_one_of_the_two():
-    for model, method in ((GRU, "sequential"), (CUSTOM, "scan")):
+    for model, method in ((GRU, "sequential"), (LEM, "sequential"), (CUSTOM, "scan")):
         params, x, h0, solution, dstates = case(model, steps=9)
         gradients = [ps.gradient(model.cell, params, x, solution, dstates, h0, method=name) for name in ("auto", method)]
         assert [gradient.method for gradient in gradients] == [method, method]
         assert_array_equal(gradients[0].x, gradients[1].x)
+
+
+def test_a_stated_pullback_is_enough_for_the_loop():
+    # |h| is not analytic: complex steps, and with them the Jacobians of the scan, would be wrong.
+    def step(p, x, h, new):
+        new[0] = p.a[0] * abs(h[0]) - x[0]
+
+    def pullback(p, x, h, new, v, dp, dx, dh):
+        dp.a[0] += abs(h[0]) * v[0]
+        dx[0] = -v[0]
+        dh[0] = math.copysign(p.a[0], h[0]) * v[0]
+
+    cell = ps.cells.custom(step, 1, 1, parameters={"a": (1,)}, pullback=pullback)
+    params, x, h0 = {"a": np.array([0.9])}, np.linspace(-1.0, 2.0, 40)[:, None], np.array([-0.3])
+
+    def loss(a, h, shift):
+        total = 0.0
+        for t in range(40):
+            h = a * abs(h) - x[t, 0] - shift * (t == 20)
+            total += (t + 1) * h
+        return total
+
+    gradient = ps.gradient(cell, params, x, ps.solve(cell, params, x, h0), 1.0 + np.arange(40.0)[:, None], h0)
+    small = 1e-6
+    for found, ends in ((gradient.params["a"][0], [(0.9 + s, -0.3, 0.0) for s in (small, -small)]),
+                        (gradient.h0[0], [(0.9, -0.3 + s, 0.0) for s in (small, -small)]),
+                        (gradient.x[20, 0], [(0.9, -0.3, s) for s in (small, -small)])):
+        assert_allclose(found, (loss(*ends[0]) - loss(*ends[1])) / (2 * small), rtol=1e-7)
 
 
 @pytest.mark.parametrize("forward", METHODS)
@@ -96,7 +126,7 @@ def test_the_gradient_does_not_depend_on_the_forward_method(forward):
         close(ps.gradient(GRU.cell, params, x, other, dstates, h0, method=method), expected, 1e-11)
 
 
-@pytest.mark.parametrize("model", [GRU, MODELS["heads"], CUSTOM], ids=["gru", "heads", "custom"])
+@pytest.mark.parametrize("model", [GRU, MODELS["heads"], CUSTOM, LEM], ids=["gru", "heads", "custom", "lem"])
 @pytest.mark.parametrize("slabs", [1, 1 << 22])
 @both
 def test_ragged_gradients_are_those_of_the_sequences_alone(model, method, slabs, monkeypatch):

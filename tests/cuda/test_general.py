@@ -147,3 +147,24 @@ def test_parameter_gradients_are_sums_over_slabs(name, dtype):
     for key, value in expected.items():
         assert gradients[key].dtype == dtype
         assert_allclose(host(gradients[key]), value, err_msg=key, **case.close)
+
+
+@every_dtype
+@pytest.mark.parametrize("parts", [1, 2, 128])
+def test_the_loop_over_pullbacks_is_back_propagation_through_time(parts, dtype):
+    case = Case("lem", dtype)
+    case.states = reference.loop_batch(case.naive, case.params, case.x, case.h0).astype(dtype)
+    totals, carry = case.model.totals(device().upload(np.full_like(case.x, 7))), device().upload(np.full_like(case.h0, 7))
+    totals["theta"] = device().upload(np.zeros((totals["theta"].shape[0], parts)))
+    stop = np.array([7, 4, 0])
+    case.model.backpropagate(totals, case.on_x, case.on_states, case.on_h0, case.on_adjoint, carry, stop)
+    expected, dx, dh0 = dict.fromkeys(case.params, 0.0), np.full(case.x.shape, 7.0), np.zeros(case.h0.shape)
+    for b in range(2):
+        alone = reference.gradient(case.naive, case.params, case.x[b, :stop[b]], case.h0[b], case.adjoint[b, :stop[b]])
+        dx[b, :stop[b]], dh0[b] = alone["x"], alone["h0"]
+        expected = {key: value + alone[key] for key, value in expected.items()}
+    assert_allclose(host(totals["x"]), dx, **case.close)
+    assert_allclose(host(carry), dh0, **case.close)
+    gradients = case.model.finish(totals)
+    for key, value in expected.items():
+        assert_allclose(host(gradients[key]), value, err_msg=key, **case.close)

@@ -6,6 +6,7 @@ All are fixed numbers, so that slabs and windows, and with them the last bits, a
 from __future__ import annotations
 
 _WINDOWS = 1716  # that run at once: 13 warps on each of 132 multiprocessors, with a GRU of 32 units in their registers
+_THREADS = 132 * 4 * 32  # a warp for every scheduler
 _SHORTEST, _LONGEST = 64, 1024  # steps of a window by default
 
 
@@ -22,6 +23,11 @@ def loop_memory() -> int:
 def default_window(batch: int, steps: int) -> int:
     """Steps of a window: as many windows as run at once, if there are steps enough."""
     return min(max(-(-steps * batch // _WINDOWS), _SHORTEST), _LONGEST)
+
+
+def fewest_pullbacks() -> int:
+    """Sequences from which on a loop over pullbacks, a thread each, is taken rather than Jacobians and a scan."""
+    return _THREADS
 
 
 def window_gain(model, batch: int, steps: int, window: int) -> float:
