@@ -72,8 +72,11 @@ def experiment(chosen, task: str, cell: str, steps: int) -> dict:
     data, test = make(samples, steps, chosen.seeds[0]), make(tests, steps, chosen.seeds[0] + 1)
     model = model_of(task, cell, chosen.hidden)
     params = model.init(seed=chosen.seeds[0])
-    if cell == "gru":  # update gates that begin by keeping: the memory has to be there before it can be learned
+    # Gates begin by keeping, at a rate of 1 / T: the memory has to be there before it can be learned.
+    if cell == "gru":
         params["layers.0.recurrent.bias_hh"][chosen.hidden:2 * chosen.hidden] += np.log(steps)
+    else:
+        params["layers.0.recurrent.bias"][chosen.hidden:2 * chosen.hidden] -= np.log(steps)  # those of z
     solvers = tuple(name for name in SOLVERS if name != "mgrit" or cell == "gru")
     tries, probe = [{"epoch": 0, **tried(model, params, test[0][:2], solvers)}], max(1, chosen.epochs // 4)
 
