@@ -37,7 +37,7 @@ def test_documented_parameters_are_those_of_the_signature(function):
 @pytest.mark.parametrize("function", [*FUNCTIONS, *CELLS], ids=lambda f: f.__qualname__)
 def test_public_names_have_a_docstring_with_an_example(function):
     assert "Examples\n" in function.__doc__ and ">>>" in function.__doc__
-    assert "Parameters\n" in function.__doc__
+    assert "Parameters\n" in function.__doc__ or not inspect.signature(function).parameters
 
 
 @pytest.mark.parametrize("value", PUBLIC, ids=lambda value: value.__qualname__)

@@ -38,6 +38,7 @@ def train(chosen: argparse.Namespace, runs: dict[str, dict], data: tuple,
     Each run is a dict of the arguments of fit, ``params`` included. They end together, after the epochs or the minutes.
     """
     results: dict[str, ps.training.FitResult] = {}
+    ps.training.keep_memory()
     with tempfile.TemporaryDirectory() as folder:
         for epoch in range(1, chosen.epochs + 1):
             for name, arguments in runs.items():

@@ -6,6 +6,7 @@ from pitsolve.training.checkpoint import load_checkpoint as load_checkpoint
 from pitsolve.training.checkpoint import save_checkpoint as save_checkpoint
 from pitsolve.training.losses import cross_entropy as cross_entropy
 from pitsolve.training.losses import mean_squared as mean_squared
+from pitsolve.training.memory import keep_memory as keep_memory
 from pitsolve.training.optimizers import SGD as SGD
 from pitsolve.training.optimizers import Adam as Adam
 from pitsolve.training.optimizers import AdamW as AdamW
