@@ -124,12 +124,16 @@ def scans(settings: Settings) -> list[Case]:
     size = 100_000_000
 
     def diagonal(label: str, shape: tuple[int, int, int], target: float) -> Rows:
-        A, b = map(cuda.to_device, recurrence(*shape, dense=False))
-        bandwidth = _copy_bandwidth(settings)
-        verb, _ = settings.timed(_verb(A, b), REPEATS)
+        host = recurrence(*shape, dense=False)
+        A, b = map(cuda.to_device, host)
+        bandwidth, call = _copy_bandwidth(settings), _verb(A, b)
+        verb, _ = settings.timed(call, REPEATS)
         whole, _ = settings.timed(partial(ps.affine_scan, A, b), REPEATS)
+        sums, copy = gpu_peers.cupy_sums(host[1])
         return [machine.row(f"diagonal scan {label}", 12 * b.size / verb / bandwidth, "x copy", settings.goal(target),
-                            GBs=12e-9 * b.size / verb, ms=1e3 * verb, with_checks_ms=1e3 * whole)]
+                            GBs=12e-9 * b.size / verb, ms=1e3 * verb, with_checks_ms=1e3 * whole),
+                _against(f"diagonal scan {label}, sums with A = 1", call, sums, None, settings, "x CuPy"),
+                _against(f"diagonal scan {label}, a copy of b", call, copy, None, settings, "x CuPy")]
 
     def dense(n: int) -> Rows:
         host = recurrence(settings.pick(BATCH, 1), settings.pick(100_000, 20), n, dense=True)
