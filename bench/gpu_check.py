@@ -180,7 +180,12 @@ def _foreign_cases(settings: Settings) -> list[Case]:
                                                                    skipped="the simulator has no memory to share")])]
     there = {"torch": peers.torch is not None and peers.torch.cuda.is_available(),
              "cupy": machine.version("cupy-cuda13x") or machine.version("cupy-cuda12x") or machine.version("cupy")}
-    return [(library, partial(_foreign, library)) for library, present in there.items() if present]
+    return [(library, partial(_foreign, library) if present else partial(_no_library, library))
+            for library, present in there.items()]
+
+
+def _no_library(library: str) -> Rows:
+    return [machine.row(f"arrays of {library}", None, "same bits", skipped=f"no {library} with CUDA is installed")]
 
 
 def _memory(settings: Settings) -> Rows:

@@ -9,6 +9,11 @@ from bench import peers
 from bench.peers import MISSING, WEIGHTS, Parameters, Peer, jax, jnp, torch
 from pitsolve.backends.cuda.launch import SIMULATED
 
+try:
+    import cupy
+except ImportError:
+    cupy = None
+
 NO_CARD = Peer(None, "installed without CUDA")
 
 
@@ -53,6 +58,25 @@ def jax_deer_gradient(params: Parameters, x: np.ndarray, h0: np.ndarray, dstates
 
     arrays = jax.device_put((params, x, h0, dstates))
     return Peer(lambda: jax.block_until_ready(gradient(*arrays)))
+
+
+def cupy_sums(b: np.ndarray) -> tuple[Peer, Peer]:
+    """What CuPy has nearest to a diagonal scan of b (B, T, n): sums along time, which are the scan with A = 1, and a copy."""
+    if cupy is None:
+        return MISSING, MISSING
+    if not cupy.cuda.is_available():
+        return NO_CARD, NO_CARD
+    values = cupy.asarray(b)
+
+    def timed(call):
+        def run():
+            result = call()
+            cupy.cuda.Device().synchronize()
+            return result
+
+        return Peer(run)
+
+    return timed(lambda: cupy.cumsum(values, axis=1)), timed(values.copy)
 
 
 def cudnn_gru(params: Parameters, x: np.ndarray, dstates: np.ndarray) -> Peer:

@@ -7,9 +7,10 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bench import gpu
+from bench import gpu, gpu_peers
 from bench.gpu_settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -60,3 +61,18 @@ def test_what_a_process_measured_outlives_it(tmp_path, monkeypatch, end, failure
     found = gpu._in_a_process("scans", TINY, tmp_path, 1.0)
     assert [line["name"] for line in found["rows"]] == ["measured", "scans"]
     assert found["rows"][1]["failed"] == failure
+
+
+def test_the_sums_of_cupy_run_along_time_and_say_why_they_cannot(monkeypatch):
+    b, synchronised = np.arange(12.0).reshape(2, 3, 2), []
+    monkeypatch.setattr(gpu_peers, "cupy", None)
+    assert [peer.reason for peer in gpu_peers.cupy_sums(b)] == ["not installed"] * 2
+    card = types.SimpleNamespace(is_available=lambda: False,
+                                 Device=lambda: types.SimpleNamespace(synchronize=lambda: synchronised.append(1)))
+    monkeypatch.setattr(gpu_peers, "cupy", types.SimpleNamespace(asarray=np.asarray, cumsum=np.cumsum, cuda=card))
+    assert [peer.reason for peer in gpu_peers.cupy_sums(b)] == ["installed without CUDA"] * 2
+    card.is_available = lambda: True
+    sums, copy = gpu_peers.cupy_sums(b)
+    np.testing.assert_array_equal(sums.call()[:, 2], b.sum(axis=1))
+    np.testing.assert_array_equal(copy.call(), b)
+    assert len(synchronised) == 2

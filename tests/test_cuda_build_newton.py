@@ -48,7 +48,7 @@ def test_whole_iterations_stay_in_registers(cell, dtype, capability, monkeypatch
 
     def verbs():
         order = model.BLOCKS if (cell, dtype) in DENSE else model.DIAGONAL
-        newton.fused_newton(model, order, 0.0, x, h0, states, np.array([99, 5])).sweep(1e-5, np.array([0, 0]))
+        newton.fused_newton(model, order, 0.0, x, h0, states, np.array([99, 5]), 1 << 30).sweep(1e-5, np.array([0, 0]))
 
     offline.check(verbs, capability)
 
@@ -57,4 +57,4 @@ def test_whole_iterations_stay_in_registers(cell, dtype, capability, monkeypatch
                                              (ps.cells.LSTM(1, 5), np.float32)], ids=str)
 def test_larger_states_have_no_whole_iterations(cell, dtype):
     model = GatedModel(cell, cell.init(1, dtype))
-    assert newton.fused_newton(model, model.BLOCKS, 0.0, *arrays(cell, dtype, 9), np.array([9, 5])) is None
+    assert newton.fused_newton(model, model.BLOCKS, 0.0, *arrays(cell, dtype, 9), np.array([9, 5]), 1 << 30) is None

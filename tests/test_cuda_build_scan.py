@@ -34,7 +34,7 @@ def test_walks_need_no_stack(n, dtype, capability):
 @both
 @architectures
 @pytest.mark.parametrize(("M", "transpose"), [(2, False), (3, True), (4, True), (7, False), (8, False), (12, True), (16, False),
-                                              (32, True), (40, False)])
+                                              (17, True), (32, False), (40, True), (64, False), (128, True)])
 def test_scans_of_blocks_need_no_stack(M, transpose, dtype, capability):
     offline.check(lambda: run((2, 300, M), dtype, (1, M), transpose=transpose), capability)
 

@@ -125,7 +125,7 @@ def test_schwarz(options, behind_opaque_arrays):
 class Elsewhere:
     """Newton's method on a copy of the states, as a fused kernel with two buffers does it."""
 
-    def __init__(self, model, order, damping, x, h0, states, stop):
+    def __init__(self, model, order, damping, x, h0, states, stop, max_memory):
         self.model, self.order, self.x, self.h0, self.states, self.stop = model, order, x, h0, states, stop
         self.newest = states.copy()
 

@@ -142,27 +142,35 @@ class Level:
         """Every F-point from the C-point before it; ``ends`` keeps what the last step of each window leads to."""
         windows = self.windows
         self.ends = self.step.sweep(self.u, self._starts(windows), windows, self.g)
-        self.arrays.put(self.u, windows.broken_row, windows.broken_exit, self.arrays.rows(self.ends, windows.broken))
+        self.arrays.put(self.u, windows.broken_row, windows.broken_exit, self.ends, windows.broken)
         self.stages.append(windows.stage(self.number))
 
     def relax_c(self, weight: float) -> None:
         """Every C-point from the F-point before it, which F-relaxation has already evaluated."""
-        new = self.c_ends
-        self.c_points = new if weight == 1.0 else self.arrays.combine(weight, new, 1.0 - weight, self.c_points)
+        new, index = self.ends, self.windows.whole
+        if weight != 1.0:
+            new, index = self.arrays.combine(weight, self.arrays.rows(new, index), 1.0 - weight, self.c_points), None
+        self.arrays.put(self.u, self.windows.c_row, self.windows.c_point, new, index)
 
     @property
     def c_points(self) -> np.ndarray:
         """The unknowns at the C-points, (C, S)."""
         return self.arrays.take(self.u, self.windows.c_row, self.windows.c_point)
 
-    @c_points.setter
-    def c_points(self, values: np.ndarray) -> None:
-        self.arrays.put(self.u, self.windows.c_row, self.windows.c_point, values)
+    def inject(self, coarse: Level) -> None:
+        """The unknowns at the C-points, to the coarser grid."""
+        windows = self.windows
+        self.arrays.put(coarse.u, windows.c_row, windows.coarse, *self._rows(windows.c_row, windows.c_point))
 
-    @property
-    def c_ends(self) -> np.ndarray:
-        """What the windows lead to that end in a C-point, (C, S)."""
-        return self.arrays.rows(self.ends, self.windows.whole)
+    def receive(self, coarse: Level) -> None:
+        """The C-points, from the coarser grid."""
+        windows = self.windows
+        self.arrays.put(self.u, windows.c_row, windows.c_point, *coarse._rows(windows.c_row, windows.coarse))
+
+    def _rows(self, row: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The unknowns of all sequences and steps as rows, and which of them are u[row, at]."""
+        batch, steps, size = self.u.shape
+        return self.u.reshape((batch * steps, size)), row * steps + at
 
     def each_step(self) -> np.ndarray:
         """What every step alone leads to from the unknown before it, without a source."""
@@ -182,13 +190,13 @@ class Level:
         longest, total = int(self.active_stop.max(initial=0)), int(self.active_stop.sum())
         self.stages.append(Stage(self.number, int(alive.sum()), longest, total))
 
-    def norms(self, values: np.ndarray) -> np.ndarray:
-        """2-norm over the C-points of each sequence; the order of the sum is fixed."""
-        return np.sqrt(np.bincount(self.windows.c_row, self.arrays.squares(values), self.stop.size))
+    def norms(self, squares: np.ndarray) -> np.ndarray:
+        """2-norm of each sequence, from the sums of squares of its C-points; the order of the sum is fixed."""
+        return np.sqrt(np.bincount(self.windows.c_row, squares, self.stop.size))
 
     def residual(self) -> np.ndarray:
-        """What each C-point would change by, (C, S); F-points have no residual after F-relaxation."""
-        return self.arrays.combine(1.0, self.c_ends, -1.0, self.c_points)
+        """The square of what each C-point would change by; F-points have no residual after F-relaxation."""
+        return self.arrays.squares(self.arrays.rows(self.ends, self.windows.whole), self.c_points)
 
 
 def ratios(steps: int, levels: int, coarsening: tuple[int, ...]) -> list[int]:

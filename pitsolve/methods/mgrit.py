@@ -33,15 +33,10 @@ def _restrict(fine: Level, coarse: Level) -> None:
     g_k = r_k + v_k - Phi_c(v_{k-1}) with the residual r_k = (fine step into C-point k) - v_k, so that v_k cancels.
     """
     arrays = fine.arrays
-    arrays.put(coarse.u, fine.windows.c_row, fine.windows.coarse, fine.c_points)
+    fine.inject(coarse)
     if coarse.g is None:
         coarse.g = arrays.zeros(coarse.u.shape, coarse.u.dtype)
-    arrays.put(coarse.g, coarse.every.row, coarse.every.exit, arrays.combine(1.0, fine.c_ends, -1.0, coarse.each_step()))
-
-
-def _correct(fine: Level, coarse: Level) -> None:
-    """v_k + (u_k - v_k): as C-points are injected, the corrected values are those of the coarse grid."""
-    fine.c_points = fine.arrays.take(coarse.u, fine.windows.c_row, fine.windows.coarse)
+    arrays.put(coarse.g, coarse.every.row, coarse.every.exit, fine.ends, fine.windows.whole, coarse.each_step())
 
 
 def _cycle(levels: list[Level], number: int, kind: str, sweeps: tuple[int, ...], weight: float, relaxed: bool) -> None:
@@ -56,7 +51,7 @@ def _cycle(levels: list[Level], number: int, kind: str, sweeps: tuple[int, ...],
     _relax(level, sweeps[number], weight)
     _restrict(level, coarse)
     _cycle(levels, number + 1, kind, sweeps, weight, relaxed=False)
-    _correct(level, coarse)
+    level.receive(coarse)  # v_k + (u_k - v_k): as C-points are injected, these are the values of the coarse grid
     level.relax_f()
     if kind == "F" and number > 0:
         _cycle(levels, number, "V", sweeps, weight, relaxed=True)
@@ -68,7 +63,7 @@ def _from_coarsest(levels: list[Level], sweeps: tuple[int, ...], weight: float, 
         level.forcing()
     levels[-1].solve()
     for number in reversed(range(len(levels) - 1)):
-        _correct(levels[number], levels[number + 1])
+        levels[number].receive(levels[number + 1])
         if cycles and number > 0:
             _cycle(levels, number, "V", sweeps, weight, relaxed=False)
         else:
@@ -139,8 +134,8 @@ def _iterate(levels: list[Level], *, cycle: str, sweeps: tuple[int, ...], weight
             _from_coarsest(levels, sweeps, weight, cycles=False)
         else:
             _cycle(levels, 0, cycle, sweeps, weight, relaxed=True)
-        change = top.norms(top.arrays.combine(1.0, top.c_points, -1.0, before))
-        history.add(top.norms(top.residual()), change, top.norms(top.c_points))
+        points, squares = top.c_points, top.arrays.squares
+        history.add(top.norms(top.residual()), top.norms(squares(points, before)), top.norms(squares(points)))
         drop()
     return history
 
@@ -197,7 +192,7 @@ def _first_beyond(level: Level, limits: np.ndarray) -> np.ndarray:
     """For every sequence, the step into its first C-point with more than half its share of a residual norm of ``limits``."""
     first, windows = level.stop.copy(), level.windows
     shares = 0.5 * limits / np.sqrt(np.maximum(1, level.stop // level.coarsening))
-    small = np.sqrt(level.arrays.squares(level.residual())) <= shares[windows.c_row]
+    small = np.sqrt(level.residual()) <= shares[windows.c_row]
     np.minimum.at(first, windows.c_row[~small], windows.c_point[~small])
     return first
 

@@ -28,7 +28,8 @@ def _newton(problem: Problem, states: np.ndarray, order: int, damping: float, **
         backend.scan(jacobian, defect, carry, defect, np.clip(start - begin, 0, length), np.clip(stop - begin, 0, length))
         return defect, arrays.at_step(defect, length - 1)
 
-    fused = backend.fused_newton(problem.model, order, damping, problem.x, problem.h0, states, problem.stop)
+    fused = backend.fused_newton(problem.model, order, damping, problem.x, problem.h0, states, problem.stop,
+                                 controls["max_memory"])
     return iterate(problem, states, correct, order=order, fused=fused, **controls)
 
 

@@ -205,7 +205,7 @@ class _Shooting:
         start = np.zeros_like(problem.stop)
         # The Jacobian of the first step of a window belongs to its start, not to the end before it.
         row, first, _ = self.windows[self.follow]
-        self.arrays.put(self.states, row, first - 1, self.arrays.rows(self.starts, self.follow))
+        self.arrays.put(self.states, row, first - 1, self.starts, self.follow)
         self.stages.append(Stage(0, int(problem.stop.sum()), 1, int(problem.stop.sum())))
         for begin, end in problem.slabs(model.step_bytes(order), max_memory):
             previous = problem.previous(self.states, begin)
@@ -228,7 +228,7 @@ class _Shooting:
         """At a boundary that matches within the tolerance the start is the state, so that its residual is the mismatch."""
         small = np.flatnonzero((mismatch > 0) & (mismatch <= self.tol))
         row, first, _ = self.windows[small]
-        self.arrays.put(self.states, row, first - 1, self.arrays.rows(self.starts, small))
+        self.arrays.put(self.states, row, first - 1, self.starts, small)
 
     def _by_sequence(self, values: np.ndarray) -> np.ndarray:
         largest = np.zeros(self.problem.stop.size)

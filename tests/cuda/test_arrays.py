@@ -53,6 +53,7 @@ def test_verbs_that_read(dtype):
     same("rows", values, ROW)
     same("combine", 0.5, values, -2.0, values[::-1].copy())
     same("squares", rows)
+    same("squares", rows, rows[::-1].copy())
     same("largest", rows)
     same("finite", values)
     assert arrays.dot(device().upload(values), device().upload(values)) == pytest.approx(float((values**2).sum()), rel=1e-6)
@@ -61,6 +62,8 @@ def test_verbs_that_read(dtype):
 def test_verbs_that_write():
     rows = VALUES[:, 0].copy()
     same("put", VALUES, ROW[:3], AT[:3], -rows)
+    same("put", VALUES, ROW[:3], AT[:3], -rows, np.array([2, 2, 0]))
+    same("put", VALUES, ROW[:2], AT[:2], rows, np.array([1, 2]), 0.25 * rows[:2])
     same("put_rows", VALUES, np.array([2, 0]), VALUES[:2])
     same("spread", VALUES, rows)
     for begin in (-2, 0, 3, 9):

@@ -47,11 +47,11 @@ class Case:
         self.states = (self.loop + 0.1 * random.normal(size=self.loop.shape)).astype(dtype)
         self.model = GatedModel(self.cell, self.params)
 
-    def iteration(self, order, damping=0.0):
+    def iteration(self, order, damping=0.0, max_memory=1 << 30):
         """The fused iteration, and its states on the device."""
         states = device().upload(self.states)
         x, h0 = device().upload(self.x), device().upload(self.h0)
-        return newton.fused_newton(self.model, order, damping, x, h0, states, self.stop), states
+        return newton.fused_newton(self.model, order, damping, x, h0, states, self.stop, max_memory), states
 
     def expected(self, diagonal, damping, start):
         """The states after one iteration, and per step the sizes of defect and change relative to the states."""
@@ -75,9 +75,9 @@ class Case:
         return np.stack([self.step(params, x, h + 1e-150j * unit).imag / 1e-150 for unit in units], axis=1)
 
 
-def check(case, diagonal, damping, start):
+def check(case, diagonal, damping, start, max_memory=1 << 30):
     """One iteration of a case: states, norms and first steps beyond the tolerance."""
-    iteration, states = case.iteration(case.model.DIAGONAL if diagonal else case.model.BLOCKS, damping)
+    iteration, states = case.iteration(case.model.DIAGONAL if diagonal else case.model.BLOCKS, damping, max_memory)
     norms, first, changes = iteration.sweep(0.05, start)
     iteration.finish()
     expected, sizes, steps = case.expected(diagonal, damping, start)
@@ -95,6 +95,21 @@ def test_an_iteration_in_chunks(name, diagonal):
     case = Case(name)
     check(case, diagonal, 0.0, np.array([0, 0]))
     check(case, diagonal, 0.25, np.array([6, 14]))
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+@pytest.mark.parametrize("name", ["three units", "heads", "two parts"])
+def test_an_iteration_slab_by_slab(name, diagonal):
+    case = Case(name)
+    check(case, diagonal, 0.0, np.array([0, 0]), max_memory=0)
+    check(case, diagonal, 0.25, np.array([9, 14]), max_memory=0)
+
+
+def test_tiles_that_do_not_fit_become_chunks_in_slabs():
+    case = Case("heads of one unit", steps=131)
+    assert isinstance(case.iteration(case.model.BLOCKS, max_memory=1 << 20)[0], newton.InTiles)
+    assert isinstance(case.iteration(case.model.BLOCKS, max_memory=5000)[0], newton.InChunks)
+    check(case, True, 0.0, np.array([0, 0]), max_memory=5000)
 
 
 @pytest.mark.parametrize("name", TILED)

@@ -7,7 +7,7 @@ import pytest
 import reference
 from numpy.testing import assert_allclose
 
-from pitsolve.backends.cuda import dense_scan
+from pitsolve.backends.cuda import dense_reduce, dense_scan, tiled_reduce
 from pitsolve.backends.cuda.launch import device
 
 verb = importlib.import_module("pitsolve.backends.cuda.scan")  # the package has a function of that name
@@ -20,8 +20,16 @@ def _small(monkeypatch):
     monkeypatch.setattr(verb, "_THREADS", {4: 32, 8: 32})
     monkeypatch.setattr(verb, "_WALK_THREADS", 32)
     monkeypatch.setattr(verb, "_WALK_STEPS", 0)
-    for name, value in (("_THREADS", 32), ("_SHARED_THREADS", {4: 32, 8: 32}), ("_LARGE_THREADS", 64), ("_LENGTH", 4)):
+    monkeypatch.setattr(dense_reduce, "_THREADS", 32)
+    for name, value in (("_THREADS", 32), ("_LARGE_THREADS", 64), ("_LENGTH", 4)):
         monkeypatch.setattr(dense_scan, name, value)
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Blocks of four rows and more are large."""
+    monkeypatch.setattr(dense_scan, "_OF_A_WARP", 3)
+    monkeypatch.setattr(dense_scan, "UNROLLED", ())
 
 
 def draw(shape, dtype, blocks=None):
@@ -86,11 +94,27 @@ def test_blocks_equal_the_naive_loop(K, M, steps, reverse, transpose, dtype):
     check(*draw((2, steps, K * M), dtype, (K, M)), reverse=reverse, transpose=transpose)
 
 
+@pytest.mark.parametrize("most", [0, 1000])
 @pytest.mark.parametrize("transpose", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_large_blocks_equal_the_naive_loop(reverse, transpose, monkeypatch):
-    monkeypatch.setattr(dense_scan, "_LARGEST", 3)
-    check(*draw((2, 3, 5), np.float32, (1, 5)), [0, 1], reverse=reverse, transpose=transpose)
+def test_large_blocks_equal_the_naive_loop(reverse, transpose, most, large, monkeypatch):
+    monkeypatch.setattr(dense_scan, "_SIDE_BY_SIDE", most)
+    check(*draw((2, 14, 10), np.float32, (2, 5)), [0, 6], [13, 11], reverse=reverse, transpose=transpose)
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+def test_groups_of_columns_equal_the_naive_loop(transpose, large, monkeypatch):
+    monkeypatch.setattr(tiled_reduce, "_SHARED_BYTES", 3000)
+    assert tiled_reduce.layout(9, 8)["WIDTH"] == 8
+    check(*draw((1, 10, 9), np.float64, (1, 9)), transpose=transpose)
+
+
+@pytest.mark.parametrize("itemsize", [4, 8])
+def test_tiles_fit_shared_memory_and_a_block_of_threads(itemsize):
+    for block in range(2, 129):
+        found = tiled_reduce.layout(block, itemsize)
+        assert (found["PANELS"] + found["OF_COLUMNS"] + found["LINES"]) * itemsize <= 48 << 10
+        assert block <= found["THREADS"] <= 544 and found["TILES"] * 16 >= block * found["WIDTH"]
 
 
 @pytest.mark.parametrize(("reverse", "in_place"), [(False, False), (False, True), (True, True)])
@@ -132,6 +156,12 @@ def test_products_of_blocks_that_overflow_do_not_spoil_finite_states(K, M, rever
     a, b = overflowing((1, 60, K * M), reverse)
     A = a.reshape(1, 60, K, M, 1) * np.eye(M, dtype=np.float32)
     check(A, b, np.zeros((1, K * M), np.float32), [3], [51], reverse=reverse, in_place=True)
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+@pytest.mark.parametrize("reverse", [False, True])
+def test_products_of_large_blocks_that_overflow_do_not_spoil_finite_states(reverse, large):
+    test_products_of_blocks_that_overflow_do_not_spoil_finite_states(1, 4, reverse)
 
 
 @pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")

@@ -52,9 +52,11 @@ def take(values: np.ndarray, row: np.ndarray, at: np.ndarray, initial: np.ndarra
     return taken
 
 
-def put(values: np.ndarray, row: np.ndarray, at: np.ndarray, new: np.ndarray) -> None:
-    """values[row, at] = new (W, ...); no place occurs twice."""
-    values[row, at] = new
+def put(values: np.ndarray, row: np.ndarray, at: np.ndarray, new: np.ndarray, index: np.ndarray | None = None,
+        minus: np.ndarray | None = None) -> None:
+    """values[row, at] = new[index] - minus (W, ...), all of new and nothing by default; no place occurs twice."""
+    new = new if index is None else new[index]
+    values[row, at] = new if minus is None else combine(1.0, new, -1.0, minus)
 
 
 def rows(values: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -117,8 +119,9 @@ def dot(a: np.ndarray, b: np.ndarray) -> float:
     return float((a * b).sum())
 
 
-def squares(values: np.ndarray) -> np.ndarray:
-    """The sum of squares of each row (W, S), in float64; to the host."""
+def squares(values: np.ndarray, minus: np.ndarray | None = None) -> np.ndarray:
+    """The sum of squares of each row of values - minus (W, S), in float64, nothing by default; to the host."""
+    values = values if minus is None else combine(1.0, values, -1.0, minus)
     with np.errstate(over="ignore", invalid="ignore"):
         return np.square(values, dtype=np.float64).sum(axis=1)
 

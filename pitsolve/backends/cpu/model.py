@@ -16,12 +16,12 @@ def bind(cell: Cell, params: Parameters, dtype: np.dtype) -> GatedModel | Genera
     return GeneralModel(cell, params, dtype)
 
 
-def fused_newton(model, order: int, damping: float, x, h0, states, stop) -> None:
+def fused_newton(model, order: int, damping: float, x, h0, states, stop, max_memory) -> None:
     """None: here an iteration goes through memory slab by slab, as the caches want it.
 
     A backend that has linearisation, scan and update in one kernel returns an object with ``sweep(tol, start)``, one iteration
     of Newton's method from step start[b] on, which returns residual norms and first steps beyond ``tol`` of the iterate before
     it (like :func:`measure`) and the sizes of the update (like :func:`update`), and with ``finish()``, after which ``states``
-    holds the newest iterate.
+    holds the newest iterate. Its scratch memory stays in ``max_memory`` bytes.
     """
     return None

@@ -83,13 +83,14 @@ def take(values, row: np.ndarray, at: np.ndarray, initial=None):
     return out
 
 
-def put(values, row: np.ndarray, at: np.ndarray, new) -> None:
-    """values[row, at] = new (W, ...); no place occurs twice."""
+def put(values, row: np.ndarray, at: np.ndarray, new, index: np.ndarray | None = None, minus=None) -> None:
+    """values[row, at] = new[index] - minus (W, ...), all of new and nothing by default; no place occurs twice."""
     _, steps, width = _sizes(values)
-    if new.size:
-        _kernel(kernels.scatter, values.dtype)(
+    if row.size * width:
+        _kernel(kernels.scatter, values.dtype, PICKED=index is not None, MINUS=minus is not None)(
             _blocks(32 * row.size), _THREADS, values.reshape(-1), device().indices(row), device().indices(at), new.reshape(-1),
-            row.size, steps, width)
+            device().indices(row if index is None else index), (new if minus is None else minus).reshape(-1), row.size, steps,
+            width)
 
 
 def rows(values, index: np.ndarray):
@@ -160,13 +161,14 @@ def dot(a, b) -> float:
     return float(device().download(sums).sum())
 
 
-def squares(values) -> np.ndarray:
-    """The sum of squares of each row (W, S), in float64; to the host."""
+def squares(values, minus=None) -> np.ndarray:
+    """The sum of squares of each row of values - minus (W, S), in float64, nothing by default; to the host."""
     count, width = values.shape
     sums = empty((count,), np.float64)
     if count == 0:
         return np.zeros(0)
-    _kernel(kernels.square_sums, np.float64)(_blocks(count), _THREADS, values.reshape(-1), sums, count, width)
+    _kernel(kernels.square_sums, np.float64, MINUS=minus is not None)(
+        _blocks(count), _THREADS, values.reshape(-1), (values if minus is None else minus).reshape(-1), sums, count, width)
     return device().download(sums)
 
 

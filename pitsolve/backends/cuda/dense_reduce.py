@@ -1,4 +1,4 @@
-"""Kernels that compose the affine maps y -> A_t y + b_t of a chunk of time into one map (P, q), for blocks up to 32.
+"""The kernel that composes the affine maps y -> A_t y + b_t of a chunk of time into one map (P, q), for small blocks.
 
 The columns of (P, q) do not know of each other, so a lane owns whole columns, and every lane of a chunk reads all of A_t.
 Chunks are numbered as in :mod:`dense_scan`: sequence, chunk of time, head, the last fastest.
@@ -7,7 +7,7 @@ Chunks are numbered as in :mod:`dense_scan`: sequence, chunk of time, head, the 
 import numpy as np
 
 from pitsolve.backends.cuda.intrinsics import load4
-from pitsolve.backends.cuda.launch import cuda
+from pitsolve.backends.cuda.launch import WARP, blocks_for, cuda, specialise
 from pitsolve.backends.cuda.look_back import quotient
 from pitsolve.compile import constant, inline, kernel
 
@@ -20,11 +20,10 @@ COLUMNS = constant("COLUMNS")  # of a lane
 HELD = constant("HELD")  # COLUMNS * M
 SHARERS = constant("SHARERS")  # lanes of a chunk
 PER_WARP = constant("PER_WARP")  # chunks of a warp
-PITCH = constant("PITCH")  # of the rows of a block in shared memory, a multiple of 4
-OF_MATRICES = constant("OF_MATRICES")  # warps of a block * M * PITCH
-OF_COLUMNS = constant("OF_COLUMNS")  # warps of a block * M * 32
-OF_VECTORS = constant("OF_VECTORS")  # warps of a block * 32
 VECTOR = constant("VECTOR")  # whether 4 divides M
+
+UNROLLED = {*range(2, 13), 16}  # sizes of blocks whose product the compiler unrolls
+_THREADS = 128
 
 
 @inline
@@ -91,58 +90,16 @@ def reduce_columns(A, b, P, q, start, stop, steps, heads, length, chunks, total)
                     q[np.int64(number) * BLOCK + i] = columns[j * BLOCK + i]
 
 
-@kernel
-def reduce_shared(A, b, P, q, start, stop, steps, heads, length, chunks, total):
-    """A warp is a chunk; lane j holds column j of P in registers and entry j of q. A_t is staged in shared memory.
+def blocks_of_warps(total, per_warp, threads):
+    """Blocks of so many threads for ``total`` chunks."""
+    return blocks_for(blocks_for(total, per_warp), threads // WARP)
 
-    Only the product of a row of A_t with a column is unrolled: a row is read as 16-byte broadcasts. A new column is gathered in
-    shared memory, in an order without bank conflicts.
-    """
-    matrices = cuda.shared.array(OF_MATRICES, REAL, 16)
-    gathered = cuda.shared.array(OF_COLUMNS, REAL)
-    vectors = cuda.shared.array(OF_VECTORS, REAL)
-    lane, warp = cuda.threadIdx.x & 31, cuda.threadIdx.x >> 5
-    number = cuda.blockIdx.x * (cuda.blockDim.x >> 5) + warp
-    inside = number < total
-    part = quotient(min(number, total - 1), heads)
-    batch = quotient(part, chunks)
-    low, high = bounds(start, stop, batch, part - batch * chunks, length)
-    matrix, gather, vector = warp * BLOCK * PITCH, warp * BLOCK * 32 + lane, warp * 32
-    column = cuda.local.array(BLOCK, REAL)
-    for i in range(BLOCK):
-        column[i] = 1.0 if lane == i else 0.0
-    offset = REAL(0.0)
-    at = (np.int64(batch) * steps + (high - 1 if REVERSE else low)) * heads + number - part * heads
-    for step in range(length):
-        valid = inside and step < high - low
-        if valid:
-            for k in range(lane, MATRIX, 32):
-                i, j = k // BLOCK, k % BLOCK
-                matrices[matrix + (j * PITCH + i if TRANSPOSE else i * PITCH + j)] = A[at * MATRIX + k]
-        vectors[vector + lane] = offset
-        cuda.syncwarp()
-        if valid:
-            for i in range(BLOCK):
-                value = REAL(0.0)
-                for k in range(0, PITCH, 4):
-                    a0, a1, a2, a3 = load4(matrices, matrix + i * PITCH + k)
-                    value += a0 * column[k]
-                    if k + 1 < BLOCK:
-                        value += a1 * column[k + 1]
-                    if k + 2 < BLOCK:
-                        value += a2 * column[k + 2]
-                    if k + 3 < BLOCK:
-                        value += a3 * column[k + 3]
-                gathered[gather + i * 32] = value
-            if lane < BLOCK:
-                offset = b[at * BLOCK + lane]
-                for k in range(BLOCK):
-                    offset += matrices[matrix + lane * PITCH + k] * vectors[vector + k]
-            for i in range(BLOCK):
-                column[i] = gathered[gather + i * 32]
-        cuda.syncwarp()
-        at += -heads if REVERSE else heads
-    if inside and lane < BLOCK:
-        for i in range(BLOCK):
-            P[np.int64(number) * MATRIX + i * BLOCK + lane] = column[i]
-        q[np.int64(number) * BLOCK + lane] = offset
+
+def reduce_by_columns(A, b, P, q, grid, total, constants):
+    """The maps of all chunks, for blocks in ``UNROLLED``."""
+    block = constants["BLOCK"]
+    columns = block + 1 if block <= 5 else 4 if block <= 7 else 3 if block <= 11 else 2
+    sharers = blocks_for(block + 1, columns)
+    specialise(reduce_columns, b.dtype, **constants, COLUMNS=columns, HELD=columns * block, SHARERS=sharers,
+               PER_WARP=WARP // sharers, VECTOR=block % 4 == 0)(
+        blocks_of_warps(total, WARP // sharers, _THREADS), _THREADS, A, b, P, q, *grid, total)

@@ -13,11 +13,12 @@ import math
 
 import numpy as np
 
-from pitsolve.backends.cuda.dense_reduce import bounds, reduce_columns, reduce_shared
+from pitsolve.backends.cuda.dense_reduce import UNROLLED, blocks_of_warps, bounds, reduce_by_columns
 from pitsolve.backends.cuda.intrinsics import load4, store4
-from pitsolve.backends.cuda.large_scan import walk_large
+from pitsolve.backends.cuda.large_scan import mend, walk_chunks
 from pitsolve.backends.cuda.launch import WARP, blocks_for, cuda, device, specialise
 from pitsolve.backends.cuda.look_back import quotient
+from pitsolve.backends.cuda.tiled_reduce import reduce_by_tiles
 from pitsolve.backends.cuda.workspace import of_device
 from pitsolve.compile import constant, inline, kernel
 
@@ -34,14 +35,13 @@ VECTOR = constant("VECTOR")  # whether ROWS is 4 and 4 divides M
 LEAVE = constant("LEAVE")  # whether a chunk without a finite start is left to `mend`
 
 _ALL = 0xffffffff
-_LARGEST = 32  # blocks of this size and less are scanned in parallel
+_OF_A_WARP = 32  # larger blocks are walked by a block of threads
+_COMPOSED = 128  # still larger ones are always walked
+_SIDE_BY_SIDE = 150_000  # rows of the batch times M * M, from which on walking them side by side fills the card
 _THREADS = 128
-_CHUNKS = 1 << 15  # of all heads and sequences: they fill the largest cards
-_LENGTH = 32  # shortest chunk
-_UNROLLED = {*range(2, 13), 16}  # blocks whose product the compiler unrolls
-_SHARED_THREADS = {4: 128, 8: 64}  # by the bytes of a number: shared memory is limited
 _LARGE_THREADS = 256
-_NAN = math.nan
+_CHUNKS, _LARGE_CHUNKS = 1 << 15, 1 << 11  # of all heads and sequences: they fill the largest cards
+_LENGTH = 32  # shortest chunk
 
 
 @inline
@@ -118,61 +118,18 @@ def apply_chunks(A, b, y0, ends, out, spoilt, start, stop, steps, heads, length,
         at += -heads if REVERSE else heads
 
 
-@kernel
-def mend(A, b, y0, ends, out, spoilt, start, stop, steps, heads, length, chunks):
-    """A warp is a head of a sequence, a lane a row; it walks the chunks that were left alone, one after the other.
-
-    A chunk after a state that really is infinite or NaN becomes NaN.
-    """
-    if spoilt[0] == 0:
-        lane, part = cuda.threadIdx.x, cuda.blockIdx.x
-        batch = quotient(part, heads)
-        head = part - batch * heads
-        for position in range(1, chunks):
-            chunk = chunks - 1 - position if REVERSE else position
-            number = (batch * chunks + (chunk + 1 if REVERSE else chunk - 1)) * heads + head
-            finite = lane >= BLOCK or math.isfinite(ends[np.int64(number) * BLOCK + lane])
-            left_alone = not cuda.all_sync(_ALL, finite)
-            low, high = bounds(start, stop, batch, chunk, length)
-            at = (np.int64(batch) * steps + (high if REVERSE else low - 1)) * heads + head
-            if left_alone and low < high:
-                state = REAL(0.0)
-                if lane < BLOCK:
-                    opens = high == stop[batch] if REVERSE else low == start[batch]
-                    state = y0[part * BLOCK + lane] if opens else out[at * BLOCK + lane]
-                broken = cuda.any_sync(_ALL, not math.isfinite(state))
-                for _ in range(high - low):
-                    at += -heads if REVERSE else heads
-                    if broken:
-                        state = _NAN
-                    else:
-                        total = b[at * BLOCK + lane] if lane < BLOCK else REAL(0.0)
-                        for k in range(BLOCK):
-                            other = cuda.shfl_sync(_ALL, state, k)
-                            if lane < BLOCK:
-                                total += A[at * MATRIX + (k * BLOCK + lane if TRANSPOSE else lane * BLOCK + k)] * other
-                        state = total
-                    if lane < BLOCK:
-                        out[at * BLOCK + lane] = state
-
-
 def scan_blocks(A, b, y0, out, start, stop, reverse, transpose):
     """The verb ``scan`` for blocks of two and more rows."""
     batch, steps, heads, block, _ = A.shape
-    arrays = [x.reshape(-1) for x in (A, b, y0, out)]
     constants = {"REVERSE": reverse, "TRANSPOSE": transpose, "BLOCK": block, "MATRIX": block * block}
-    if block > _LARGEST:
-        specialise(walk_large, b.dtype, **constants, PADDED=2 * block)(
-            batch * heads, _LARGE_THREADS, *arrays, device().indices(start), device().indices(stop), steps, heads)
-    else:
-        spoilt = of_device(np.int32).take("spoilt", 1)
-        _scan_level(0, *arrays, spoilt, start, stop, (batch, steps, heads), constants)
+    _scan_level(0, *(x.reshape(-1) for x in (A, b, y0, out)), of_device(np.int32).take("spoilt", 1), start, stop,
+                (batch, steps, heads), constants)
 
 
 def _scan_level(level, A, b, y0, out, spoilt, start, stop, shape, constants):
     batch, steps, heads = shape
     block, dtype = constants["BLOCK"], b.dtype
-    length = _chunk_length(batch * heads, steps)
+    length = _chunk_length(batch * heads, steps, block)
     chunks = blocks_for(steps, length)
     total = batch * chunks * heads
     grid = device().indices(start), device().indices(stop), steps, heads, length, chunks
@@ -180,45 +137,30 @@ def _scan_level(level, A, b, y0, out, spoilt, start, stop, shape, constants):
     if chunks > 1:
         work = of_device(dtype)
         P, ends = work.take(f"P{level}", total * block * block), work.take(f"q{level}", total * block)
-        _reduce(A, b, P, ends, grid, total, constants)
+        (reduce_by_columns if block in UNROLLED else reduce_by_tiles)(A, b, P, ends, grid, total, constants)
         whole = np.zeros(batch, np.int64), np.full(batch, chunks)
         _scan_level(level + 1, P, ends, y0, ends, spoilt, *whole, (batch, chunks, heads), constants | {"TRANSPOSE": False})
     leave = level == 0 and chunks > 1
     if leave:
         device().preset(spoilt)
-    rows = block if block <= 4 else 4 if block % 4 == 0 else 1
-    sharers = block // rows
-    shared = {"ROWS": rows, "HELD": rows * block, "SHARERS": sharers, "PER_WARP": WARP // sharers, "VECTOR": rows == 4}
-    specialise(apply_chunks, dtype, **constants, **shared, LEAVE=leave)(
-        _blocks(total, WARP // sharers, _THREADS), _THREADS, A, b, y0, ends, out, spoilt, *grid, total)
-    if leave:
-        specialise(mend, dtype, **constants)(batch * heads, WARP, A, b, y0, ends, out, spoilt, *grid)
-
-
-def _reduce(A, b, P, q, grid, total, constants):
-    """The maps of all chunks."""
-    block, dtype = constants["BLOCK"], b.dtype
-    if block in _UNROLLED:
-        columns = block + 1 if block <= 5 else 4 if block <= 7 else 3 if block <= 11 else 2
-        sharers = blocks_for(block + 1, columns)
-        constants = constants | {"COLUMNS": columns, "HELD": columns * block, "SHARERS": sharers, "PER_WARP": WARP // sharers,
-                                 "VECTOR": block % 4 == 0}
-        specialise(reduce_columns, dtype, **constants)(
-            _blocks(total, WARP // sharers, _THREADS), _THREADS, A, b, P, q, *grid, total)
+    arrays, padded = (A, b, y0, ends, out, spoilt, *grid), {"PADDED": 2 * block}
+    if block > _OF_A_WARP:
+        specialise(walk_chunks, dtype, **constants, **padded, LEAVE=leave)(total, _LARGE_THREADS, *arrays)
     else:
-        threads = _SHARED_THREADS[dtype.itemsize]
-        warps, pitch = threads // WARP, blocks_for(block, 4) * 4
-        constants = constants | {"PITCH": pitch, "OF_MATRICES": warps * block * pitch, "OF_COLUMNS": warps * block * WARP,
-                                 "OF_VECTORS": warps * WARP}
-        specialise(reduce_shared, dtype, **constants)(_blocks(total, 1, threads), threads, A, b, P, q, *grid, total)
+        rows = block if block <= 4 else 4 if block % 4 == 0 else 1
+        sharers = block // rows
+        shared = {"ROWS": rows, "HELD": rows * block, "SHARERS": sharers, "PER_WARP": WARP // sharers, "VECTOR": rows == 4}
+        specialise(apply_chunks, dtype, **constants, **shared, LEAVE=leave)(
+            blocks_of_warps(total, WARP // sharers, _THREADS), _THREADS, *arrays, total)
+    if leave:
+        specialise(mend, dtype, **constants, **padded)(
+            batch * heads, WARP if block <= _OF_A_WARP else _LARGE_THREADS, *arrays)
 
 
-def _blocks(total, per_warp, threads):
-    """Blocks of so many threads for ``total`` chunks."""
-    return blocks_for(blocks_for(total, per_warp), threads // WARP)
-
-
-def _chunk_length(rows, steps):
-    """Steps of a chunk, from the shape alone."""
-    length = max(_LENGTH, blocks_for(rows * steps, _CHUNKS))
+def _chunk_length(rows, steps, block):
+    """Steps of a chunk, from the shape alone; all of them where composing maps costs more than walking side by side saves."""
+    large = block > _OF_A_WARP
+    if large and (block > _COMPOSED or rows * block**2 > _SIDE_BY_SIDE):
+        return steps
+    length = max(_LENGTH, blocks_for(rows * steps, _LARGE_CHUNKS if large else _CHUNKS))
     return length if steps > 2 * length else steps

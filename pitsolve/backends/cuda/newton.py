@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 
@@ -22,17 +23,18 @@ _SHORT = 64  # so few steps do not fill a tile
 _TILE_THREADS = {4: 256, 8: 128}  # by the bytes of a number
 
 
-def fused_newton(model, order: int, damping: float, x, h0, states, stop: np.ndarray) -> Fused | None:
+def fused_newton(model, order: int, damping: float, x, h0, states, stop: np.ndarray, max_memory: int) -> Fused | None:
     """Iterations that improve ``states`` in place, or None where the slab-wise path has to do."""
     cell = model.cell
     if not isinstance(cell, GatedCell):
         return None
-    if cell.hidden_size == cell.heads and cell.PARTS == 1 and x.shape[1] > _SHORT:
+    drive_bytes = 0 if _inputs(cell) else x.shape[0] * x.shape[1] * cell.GATES * cell.hidden_size * model.dtype.itemsize
+    if cell.hidden_size == cell.heads and cell.PARTS == 1 and x.shape[1] > _SHORT and drive_bytes <= max_memory:
         return InTiles(model, 1.0 - damping, x, h0, states, stop)
     diagonal = order == model.DIAGONAL
     row_bytes = cell.hidden_size // cell.heads * model.dtype.itemsize
     if cell.GATES * row_bytes <= _WEIGHTS_BYTES if diagonal else cell.PARTS**2 * row_bytes <= _COLUMNS_BYTES:
-        return InChunks(model, diagonal, 1.0 - damping, x, h0, states, stop)
+        return InChunks(model, diagonal, 1.0 - damping, x, h0, states, stop, max_memory)
     return None
 
 
@@ -45,12 +47,11 @@ class Fused:
         self._integer = np.dtype(f"i{model.dtype.itemsize}")
         self._zeros = arrays.zeros(h0.shape, h0.dtype)
 
-    def _project(self):
-        """W_ih x + b_ih of all steps, in memory of its own: the certificate projects slabs into that of the model."""
+    def _project(self, begin: int, end: int):
+        """W_ih x + b_ih of the steps of a slab, in memory of its own: the certificate projects into that of the model."""
         alone = copy.copy(self._model)
         alone.work = self._work
-        batch, steps, _ = self._states.shape
-        return alone.project(self._x, 0, steps, np.zeros(batch, np.int64), self._stop).reshape(-1)
+        return alone.project(self._x, begin, end, np.zeros_like(self._stop), self._stop).reshape(-1)
 
     def sweep(self, tol: float, start: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One iteration: norms of the defect and first bad steps, of the iterate before it, and sizes of the update."""
@@ -66,9 +67,12 @@ class Fused:
 
 
 class InChunks(Fused):
-    """Two passes over chunks of time with a scan over chunks between them; kernels in newton_chunks.py, newton_apply.py."""
+    """Two passes over chunks of time with a scan over chunks between them; kernels in newton_chunks.py, newton_apply.py.
 
-    def __init__(self, model, diagonal: bool, keep: float, x, h0, states, stop: np.ndarray):
+    All steps at once where ``max_memory`` holds their input products and the maps of their chunks, else slab by slab.
+    """
+
+    def __init__(self, model, diagonal: bool, keep: float, x, h0, states, stop: np.ndarray, max_memory: int):
         super().__init__(model, keep, x, h0, states, stop)
         cell, (batch, steps, _) = model.cell, states.shape
         self._diagonal = diagonal
@@ -76,10 +80,12 @@ class InChunks(Fused):
         self._size = cell.PARTS * self._columns
         wanted = _CARD // self._columns
         self._length = min(max(_SHORTEST, steps * batch * cell.heads // wanted), _LONGEST)
-        self._per_sequence = blocks_for(steps, self._length)
-        self._chunks = batch * self._per_sequence * cell.heads
+        self._map = (cell.state_size,) if diagonal else (cell.heads, self._size, self._size)
+        of_chunk = cell.GATES * cell.hidden_size * self._length + 2 * cell.state_size + math.prod(self._map)
+        chunks = max(2, max_memory // (batch * of_chunk * model.dtype.itemsize))
+        self._slab = min(steps, chunks * self._length)
         self._constants = self._bind(cell)
-        self._drive = self._project()
+        self._drive = self._project(0, steps) if self._slab == steps else None
 
     def _bind(self, cell) -> dict[str, object]:
         n, size, warps = self._columns, self._size, _THREADS // WARP
@@ -93,23 +99,37 @@ class InChunks(Fused):
                 "SHARED": warps * places * place, "SHARED_APPLY": warps * places * 4 * padded, "STEPS": self._length}
 
     def _iterate(self, tol, start, stop, record):
+        steps = self._states.shape[1]
+        previous, carry = self._h0, self._zeros
+        for begin in range(0, steps, self._slab):
+            end = min(begin + self._slab, steps)
+            after = arrays.at_step(self._states, end - 1) if end < steps else None  # of this iterate: the slab changes it
+            ends = self._advance(tol, start, stop, record, begin, end, previous, carry)
+            previous, carry = after, arrays.at_step(ends, ends.shape[1] - 1) if end < steps else None
+
+    def _advance(self, tol, start, stop, record, begin: int, end: int, previous, carry):
+        """One slab, from the states and the correction before it; the corrections after its chunks."""
         batch, steps, state_size = self._states.shape
         weights, cell, dtype = self._model.weights, self._model.cell, self._model.dtype
-        blocks = blocks_for(self._chunks, _THREADS // WARP * (WARP // self._columns))
-        states, entries = self._states.reshape(-1), self._h0.reshape(-1)
+        per_sequence = blocks_for(end - begin, self._length)
+        chunks = batch * per_sequence * cell.heads
+        blocks = blocks_for(chunks, _THREADS // WARP * (WARP // self._columns))
+        drive = self._project(begin, end) if self._drive is None else self._drive
+        states, entries = self._states.reshape(-1), previous.reshape(-1)
         own = own_weights(weights) if self._diagonal else weights.hidden_bias
-        common = self._drive, weights.hidden, weights.hidden_bias, own, float(cell.ratio), self._keep
-        ends = self._work.take("ends", batch, self._per_sequence, state_size)
-        if self._per_sequence > 1:
-            shape = (state_size,) if self._diagonal else (cell.heads, self._size, self._size)
-            products = self._work.take("products", batch, self._per_sequence, *shape)
-            entries = self._work.take("entries", self._chunks * self._size)
+        common = drive, weights.hidden, weights.hidden_bias, own, float(cell.ratio), self._keep
+        where = start, stop, chunks, steps, begin, end
+        ends = self._work.take("ends", batch, per_sequence, state_size)
+        if per_sequence > 1:
+            products = self._work.take("products", batch, per_sequence, *self._map)
+            entries = self._work.take("entries", chunks * self._size)
             specialise(newton_chunks.reduce_chunks, dtype, **self._constants)(
-                blocks, _THREADS, *common, self._h0.reshape(-1), states, entries, products.reshape(-1), ends.reshape(-1), start,
-                stop, self._chunks, steps)
-            scan(products, ends, self._zeros, ends, np.zeros(batch, np.int64), np.full(batch, self._per_sequence))
+                blocks, _THREADS, *common, previous.reshape(-1), states, entries, products.reshape(-1), ends.reshape(-1),
+                *where)
+            scan(products, ends, carry, ends, np.zeros(batch, np.int64), np.full(batch, per_sequence))
         specialise(newton_apply.apply_chunks, dtype, **self._constants)(
-            blocks, _THREADS, *common, tol, states, entries, ends.reshape(-1), record, start, stop, self._chunks, steps, batch)
+            blocks, _THREADS, *common, tol, states, entries, carry.reshape(-1), ends.reshape(-1), record, *where, batch)
+        return ends
 
 
 class InTiles(Fused):
@@ -121,7 +141,7 @@ class InTiles(Fused):
         threads, per_thread = _TILE_THREADS[size], 4 if n % 4 == 0 else 1
         across = min(4, _power_of_two(n // per_thread))
         depth = (32 if n == 1 or per_thread == 1 else 16) // size
-        inputs = cell.input_size if n == 1 and 0 < cell.input_size < cell.GATES else 0
+        inputs = _inputs(cell)
         drivers = inputs or cell.GATES
         self._threads, self._channels = threads, across * per_thread
         self._rows = batch * blocks_for(n, self._channels)
@@ -130,7 +150,7 @@ class InTiles(Fused):
                            "INPUTS": inputs, "DRIVERS": drivers, "BUNDLE": 4 * drivers, "OWN": cell.GATES * per_thread,
                            "DEPTH": depth, "HELD": depth * per_thread, "STEPS": threads // across * depth}
         self._tiles = blocks_for(steps + 3 if n == 1 else steps, self._constants["STEPS"])
-        self._values = x.reshape(-1) if inputs else self._project()
+        self._values = x.reshape(-1) if inputs else self._project(0, steps)
         self._entries, self._exits = (self._work.take(name, (self._tiles + 1) * self._rows * self._channels)
                                       for name in ("entries", "exits"))
         places = (self._tiles + 1) * self._rows * self._channels
@@ -157,6 +177,11 @@ class InTiles(Fused):
             self._kernel(newton_tiles.iterate_channels, (self._threads, 2))(
                 self._tiles * self._rows, self._threads, self._values, *own, *numbers, *places, steps, n, self._rows, batch)
         self._entries, self._exits = self._exits, self._entries
+
+
+def _inputs(cell) -> int:
+    """Inputs that a tile multiplies itself: those of a single unit, where they are fewer than its gates."""
+    return cell.input_size if cell.hidden_size == 1 and 0 < cell.input_size < cell.GATES else 0
 
 
 def _power_of_two(number: int) -> int:

@@ -30,11 +30,12 @@ gates = constant("gates")
 
 
 @kernel
-def apply_chunks(drive, weight, bias, own_weight, ratio, keep, tolerance, states, entries, ends, record, start, stop, chunks,
-                 steps, batch):
+def apply_chunks(drive, weight, bias, own_weight, ratio, keep, tolerance, states, entries, carry, ends, record, start, stop,
+                 chunks, steps, begin, end, batch):
     """The corrections of every chunk from the correction before it, added to the states.
 
-    ``record`` receives the largest defect and change, relative to the states, and the first defect beyond the tolerance.
+    ``carry`` is the correction before the slab, in the order of ``ends``. ``record`` receives the largest defect and change,
+    relative to the states, and the first defect beyond the tolerance.
     """
     shared = cuda.shared.array(SHARED_APPLY, REAL, 16)
     row = cuda.local.array(WEIGHTS, REAL)
@@ -49,7 +50,7 @@ def apply_chunks(drive, weight, bias, own_weight, ratio, keep, tolerance, states
     h = cuda.local.array(PARTS, REAL)
     e = cuda.local.array(PARTS, REAL)
     new_e = cuda.local.array(PARTS, REAL)
-    _, chunk, b, head, opens, first, last, i = position(start, stop, chunks, steps)
+    _, chunk, b, head, opens, first, last, i = position(start, stop, chunks, begin, end)
     unit = head * N + i
     load_row(weight, row, head, i)
     for k in range(GATES):
@@ -57,9 +58,8 @@ def apply_chunks(drive, weight, bias, own_weight, ratio, keep, tolerance, states
         next_p[k] = 0.0
         if DIAGONAL:
             own[k] = own_weight[k * (HEADS * N) + unit]
-    at = np.int64(b) * steps + first
-    drive_at = at * (GATES * HEADS * N) + unit
-    states_at = at * (PARTS * HEADS * N) + unit
+    drive_at = (np.int64(b) * (end - begin) + first - begin) * (GATES * HEADS * N) + unit
+    states_at = (np.int64(b) * steps + first) * (PARTS * HEADS * N) + unit
     for a in range(PARTS):
         e[a] = 0.0
         h[a] = 0.0
@@ -70,10 +70,12 @@ def apply_chunks(drive, weight, bias, own_weight, ratio, keep, tolerance, states
                 h[a] = entries[(chunk * PARTS + a) * N + i]
             else:
                 h[a] = states[states_at + (a - PARTS) * (HEADS * N)]
-            if opens > 0:
+            if opens > begin:
                 e[a] = ends[((chunk - HEADS) * PARTS + a) * N + i]
-                if not math.isfinite(e[a]):  # a product of Jacobians overflowed: begin anew, as at the first step
-                    e[a] = 0.0
+            else:
+                e[a] = carry[((b * HEADS + head) * PARTS + a) * N + i]
+            if not math.isfinite(e[a]):  # a product of Jacobians overflowed: begin anew, as at the first step
+                e[a] = 0.0
     defects, changes, first_bad = REAL(0), REAL(0), NEVER
     vector = ((cuda.threadIdx.x >> 5) * PLACES + (cuda.threadIdx.x & 31) // N) * PLACE_APPLY
     if first < last:

@@ -39,19 +39,22 @@ gates = constant("gates")
 
 
 @inline
-def position(start, stop, chunks, steps):
-    """(whether a thread has a chunk, chunk, sequence, head, where the chunk opens, its first step, last step + 1, unit)."""
+def position(start, stop, chunks, begin, end):
+    """(whether a thread has a chunk, chunk, sequence, head, where the chunk opens, its first step, last step + 1, unit).
+
+    Chunks are those of the slab [begin, end).
+    """
     lane = np.int32(cuda.threadIdx.x & 31)
     sub = lane // N
     chunk = (np.int32(cuda.grid(1)) >> 5) * PER_WARP + sub
     present = sub < PER_WARP and chunk < chunks
     chunk = min(chunk, chunks - 1)
-    per_sequence = (steps + STEPS - 1) // STEPS
+    per_sequence = (end - begin + STEPS - 1) // STEPS
     whole = np.int32(np.uint32(chunk) // np.uint32(HEADS))
     b = np.int32(np.uint32(whole) // np.uint32(per_sequence))
-    opens = (whole - b * per_sequence) * STEPS
+    opens = begin + (whole - b * per_sequence) * STEPS
     first = max(opens, start[b])
-    last = min(min(opens + STEPS, steps), stop[b])
+    last = min(min(opens + STEPS, end), stop[b])
     return present, chunk, b, chunk - whole * HEADS, opens, first, last if present else first, lane - sub * N
 
 
@@ -99,12 +102,12 @@ def slope(own, by_u, by_s, a):
 
 
 @kernel
-def reduce_chunks(drive, weight, bias, own_weight, ratio, keep, h0, states, entries, products, ends, start, stop, chunks,
-                  steps):
+def reduce_chunks(drive, weight, bias, own_weight, ratio, keep, previous, states, entries, products, ends, start, stop, chunks,
+                  steps, begin, end):
     """The affine map of every chunk: ``products`` (its matrix), ``ends`` (what it makes of a correction of zero).
 
-    ``keep`` multiplies the Jacobians. ``entries`` receives the states before the chunks: `apply_chunks` overwrites them while
-    other blocks still need them.
+    ``keep`` multiplies the Jacobians, ``previous`` is the state before the slab. ``entries`` receives the states before the
+    chunks: `apply_chunks` overwrites them while other blocks still need them.
     """
     shared = cuda.shared.array(SHARED, REAL, 16)
     row = cuda.local.array(WEIGHTS, REAL)
@@ -120,23 +123,22 @@ def reduce_chunks(drive, weight, bias, own_weight, ratio, keep, h0, states, entr
     new_c = cuda.local.array(PARTS, REAL)
     columns = cuda.local.array(COLUMNS, REAL)
     new_columns = cuda.local.array(COLUMNS, REAL)
-    present, chunk, b, head, opens, first, last, i = position(start, stop, chunks, steps)
+    present, chunk, b, head, opens, first, last, i = position(start, stop, chunks, begin, end)
     unit = head * N + i
     load_row(weight, row, head, i)
     for k in range(GATES):
         base[k] = bias[k * (HEADS * N) + unit]
         if DIAGONAL:
             own[k] = own_weight[k * (HEADS * N) + unit]
-    at = np.int64(b) * steps + first
-    drive_at = at * (GATES * HEADS * N) + unit
-    states_at = at * (PARTS * HEADS * N) + unit
+    drive_at = (np.int64(b) * (end - begin) + first - begin) * (GATES * HEADS * N) + unit
+    states_at = (np.int64(b) * steps + first) * (PARTS * HEADS * N) + unit
     for a in range(PARTS):
         c[a] = 0.0
         h[a] = 0.0
         y[a] = 0.0
         next_y[a] = 0.0
         if first < last:
-            h[a] = (h0[(b * PARTS + a) * (HEADS * N) + unit] if first == 0
+            h[a] = (previous[(b * PARTS + a) * (HEADS * N) + unit] if first == begin
                     else states[states_at + (a - PARTS) * (HEADS * N)])
             if first == opens:
                 entries[(chunk * PARTS + a) * N + i] = h[a]

@@ -13,6 +13,8 @@ REAL = constant("REAL")
 BITS = constant("BITS")  # the integer of as many bits: numbers that are not negative have the order of their bit patterns
 INITIAL = constant("INITIAL")  # whether there is a value before the first step
 ADD = constant("ADD")  # whether to add to what is there
+PICKED = constant("PICKED")  # whether rows are picked by an index
+MINUS = constant("MINUS")  # whether something is subtracted
 
 
 @kernel
@@ -29,12 +31,16 @@ def gather(values, initial, row, at, out, number, steps, width):
 
 
 @kernel
-def scatter(values, row, at, new, number, steps, width):
-    """values[row[w], at[w]] = new[w]."""
+def scatter(values, row, at, new, index, minus, number, steps, width):
+    """values[row[w], at[w]] = new[index[w]] - minus[w]."""
     lane = cuda.threadIdx.x & 31
     for w in range(cuda.grid(1) >> 5, number, cuda.gridsize(1) >> 5):
+        source = index[w] if PICKED else w
         for i in range(lane, width, 32):
-            values[(row[w] * steps + at[w]) * width + i] = new[w * width + i]
+            value = new[source * width + i]
+            if MINUS:
+                value -= minus[w * width + i]
+            values[(row[w] * steps + at[w]) * width + i] = value
 
 
 @kernel
@@ -91,12 +97,12 @@ def products(a, b, sums, size):
 
 
 @kernel
-def square_sums(values, sums, rows, width):
-    """A thread adds up the squares of a row in float64."""
+def square_sums(values, minus, sums, rows, width):
+    """A thread adds up the squares of a row of values - minus in float64."""
     for w in range(cuda.grid(1), rows, cuda.gridsize(1)):
         total = REAL(0)
         for i in range(width):
-            number = REAL(values[w * width + i])
+            number = REAL(values[w * width + i] - minus[w * width + i] if MINUS else values[w * width + i])
             total += number * number
         sums[w] = total
 

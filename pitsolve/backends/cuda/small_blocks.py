@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 WARP, FEW, BY_BYTES = 32, 8, {4: 32, 8: 32}
 THREADS = {
-    "arrays._THREADS": WARP, "dense_scan._LARGE_THREADS": WARP, "dense_scan._SHARED_THREADS": BY_BYTES,
+    "arrays._THREADS": WARP, "dense_reduce._THREADS": WARP, "dense_scan._LARGE_THREADS": WARP,
     "dense_scan._THREADS": WARP, "filter._THREADS": FEW, "gated_adjoint._STREAMED_THREADS": WARP,
     "gated_adjoint._THREADS": WARP, "gated_linearise.THREADS": FEW, "gated_model._THREADS": WARP, "general_model._ALONE": FEW,
     "general_model._BLOCKS": 16, "general_model._PARTS": FEW, "general_model._THREADS": FEW, "general_windows._ALONE": FEW,
