@@ -194,8 +194,8 @@ class Level:
         """2-norm of each sequence, from the sums of squares of its C-points; the order of the sum is fixed."""
         return np.sqrt(np.bincount(self.windows.c_row, squares, self.stop.size))
 
-    def residual(self) -> np.ndarray:
-        """The square of what each C-point would change by; F-points have no residual after F-relaxation."""
+    def squared_residual(self) -> np.ndarray:
+        """The square of what each C-point would change by, in the 2-norm; F-points have no residual after F-relaxation."""
         return self.arrays.squares(self.arrays.rows(self.ends, self.windows.whole), self.c_points)
 
 

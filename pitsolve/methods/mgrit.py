@@ -109,7 +109,7 @@ def _iterate(levels: list[Level], *, cycle: str, sweeps: tuple[int, ...], weight
     else:
         top.relax_f()
     if not skip_first:
-        history.residuals.append(top.norms(top.residual()))
+        history.residuals.append(top.norms(top.squared_residual()))
     # Beyond the exact ones, the correction of a cycle makes one more C-point exact, and so does each full C-relaxation.
     exact = sweeps[0] + 1 if weight == 1.0 else 1
     most = np.minimum(max_iter, -(-(top.stop // top.coarsening) // exact) + skip_first)
@@ -135,7 +135,7 @@ def _iterate(levels: list[Level], *, cycle: str, sweeps: tuple[int, ...], weight
         else:
             _cycle(levels, 0, cycle, sweeps, weight, relaxed=True)
         points, squares = top.c_points, top.arrays.squares
-        history.add(top.norms(top.residual()), top.norms(squares(points, before)), top.norms(squares(points)))
+        history.add(top.norms(top.squared_residual()), top.norms(squares(points, before)), top.norms(squares(points)))
         drop()
     return history
 
@@ -192,7 +192,7 @@ def _first_beyond(level: Level, limits: np.ndarray) -> np.ndarray:
     """For every sequence, the step into its first C-point with more than half its share of a residual norm of ``limits``."""
     first, windows = level.stop.copy(), level.windows
     shares = 0.5 * limits / np.sqrt(np.maximum(1, level.stop // level.coarsening))
-    small = np.sqrt(level.residual()) <= shares[windows.c_row]
+    small = np.sqrt(level.squared_residual()) <= shares[windows.c_row]
     np.minimum.at(first, windows.c_row[~small], windows.c_point[~small])
     return first
 
