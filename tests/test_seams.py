@@ -81,7 +81,7 @@ def test_coarse_grids(name, max_iter, method, options, behind_opaque_arrays):
 
 
 @pytest.mark.parametrize("name, method, options", [
-    *((name, method, options) for name in ("gru", "lstm", "heads", "custom")
+    *((name, method, options) for name in ("gru", "lstm", "heads", "custom", "lem")
       for method, options in (("sequential", {}), ("scan", {}), ("shooting", {"window": 20}))),
     *((name, "mgrit", options) for name in ("gru", "gated") for options in ({}, {"cycles": 1}))], ids=str)
 def test_gradient(name, method, options, behind_opaque_arrays):

@@ -13,9 +13,9 @@ def keep_memory() -> bool:
 
     The C library gives large arrays back to the system as soon as they are gone, and for the next ones the system hands out
     pages of zeros, one fault each. A step of training makes dozens of arrays of some megabytes, the same in every step: in
-    sequential MNIST (docs/experiments.md) faults were a third of the time. This is a setting of the whole process and of every
-    package in it, so no function of pitsolve makes it by itself; call this before :func:`pitsolve.training.fit`. From then on
-    the process holds what it has needed at its peak until it ends.
+    sequential MNIST (docs/experiments.md) faults were a quarter to a third of the processor time. This is a setting of the
+    whole process and of every package in it, so no function of pitsolve makes it by itself; call this before
+    :func:`pitsolve.training.fit`. From then on the process holds what it has needed at its peak until it ends.
 
     Returns
     -------
