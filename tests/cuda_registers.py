@@ -15,7 +15,7 @@ CEILINGS = {
     "general.merge": (48, 96),
     "general.sweep": (48, 96),
     "general_derivatives.accumulate": (104, 128),
-    "general_derivatives.backpropagate": (96, 104),
+    "general_derivatives.backpropagate": (96, 128),
     "general_derivatives.differentiate": (80, 80),
     "general_derivatives.pull_inputs": (80, 80),
     "general_derivatives.pull_parameters": (80, 80),
