@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pitsolve import check, check_networks
+from pitsolve import check
 from pitsolve.backends.cpu import images
 from pitsolve.cells.base import Parameters
+from pitsolve.networks import check_layers
 from pitsolve.networks.convolution import Convolution
 from pitsolve.networks.layer import Composite, Layer
 from pitsolve.networks.normalisation import BatchNorm, Statistics
@@ -97,10 +98,10 @@ class Bottleneck(Composite):
         return norm, {name: p[f"norm{number}.{name}"] for name in norm.shapes}
 
     def forward(self, p: Parameters, x: np.ndarray, training: bool) -> tuple[np.ndarray, _Saved]:
-        x = check_networks.batch(self, p, x, (None, None, self.inputs))
+        x = check_layers.batch(self, p, x, (None, None, self.inputs))
         shortcut = x if self.keeps_shape else images.convolve(x, p["shortcut.weight"], self.stride)[0]
         if training:
-            check_networks.several_values(self, shortcut.shape)
+            check_layers.several_values(self, shortcut.shape)
         moments = images.moments(x) if training else None
         inputs, known = [], []
         for number in (1, 2, 3):
@@ -114,7 +115,7 @@ class Bottleneck(Composite):
 
     def backward(self, p: Parameters, saved: _Saved, dy: np.ndarray) -> tuple[np.ndarray, Parameters]:
         x = saved.inputs[0]
-        dy = check_networks.output_gradient(self, dy, (x.shape[0], *self.output_shape(x.shape[1:])), x.dtype)
+        dy = check_layers.output_gradient(self, dy, (x.shape[0], *self.output_shape(x.shape[1:])), x.dtype)
         grads, g, followed = {}, dy, None
         for number in (3, 2, 1):
             norm, own = self._norm(number, p)
@@ -129,7 +130,7 @@ class Bottleneck(Composite):
         return images.combine(x, following, g, factors, dy, out=g), grads
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        check_networks.one_shape(self, shape, (None, None, self.inputs))
+        check_layers.one_shape(self, shape, (None, None, self.inputs))
         return -(-shape[0] // self.stride), -(-shape[1] // self.stride), self.outputs
 
     def zero_preserving(self) -> Bottleneck:

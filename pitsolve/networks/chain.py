@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pitsolve import check_training
+from pitsolve.networks import check_networks
 from pitsolve.networks.layer import Layer, Sequence
 from pitsolve.networks.network import Network
 
@@ -43,7 +43,7 @@ class Chain(Network):
     post: Layer
 
     def __post_init__(self) -> None:
-        check_training.chain_parts(self.pre, self.blocks, self.post)
+        check_networks.chain_parts(self.pre, self.blocks, self.post)
 
     @property
     def starts(self) -> tuple[Layer, ...]:

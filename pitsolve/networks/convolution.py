@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pitsolve import check, check_networks
+from pitsolve import check
 from pitsolve.backends.cpu import images
 from pitsolve.cells.base import Parameters
+from pitsolve.networks import check_layers
 from pitsolve.networks.layer import Layer
 
 
@@ -52,7 +53,7 @@ class Convolution(Layer):
     def __post_init__(self) -> None:
         for name in ("inputs", "outputs", "stride"):
             check.count(name, getattr(self, name))
-        check_networks.odd("size", self.size)
+        check_layers.odd("size", self.size)
 
     @property
     def keeps_shape(self) -> bool:
@@ -68,16 +69,16 @@ class Convolution(Layer):
         return {"weight": (deviation * np.random.default_rng(seed).standard_normal(shape)).astype(dtype)}
 
     def forward(self, p: Parameters, x: np.ndarray, training: bool) -> tuple[np.ndarray, np.ndarray]:
-        x = check_networks.batch(self, p, x, (None, None, self.inputs))
+        x = check_layers.batch(self, p, x, (None, None, self.inputs))
         return images.convolve(x, p["weight"], self.stride)[0], x
 
     def backward(self, p: Parameters, saved: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, Parameters]:
-        dy = check_networks.output_gradient(self, dy, (saved.shape[0], *self.output_shape(saved.shape[1:])), saved.dtype)
+        dy = check_layers.output_gradient(self, dy, (saved.shape[0], *self.output_shape(saved.shape[1:])), saved.dtype)
         dx, _, dweight = images.convolve_backward(saved, p["weight"], dy, self.stride)
         return dx, {"weight": dweight}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        check_networks.one_shape(self, shape, (None, None, self.inputs))
+        check_layers.one_shape(self, shape, (None, None, self.inputs))
         return -(-shape[0] // self.stride), -(-shape[1] // self.stride), self.outputs
 
     def zero_preserving(self) -> Convolution:

@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pitsolve import check, check_training
+from pitsolve import check
 from pitsolve.cells.base import Parameters
+from pitsolve.networks import check_networks
 from pitsolve.networks.network import Network
+from pitsolve.training import check_training
 from pitsolve.training.losses import cross_entropy
 
 
@@ -48,10 +50,10 @@ def evaluate(
     >>> error in (0.0, 1.0)
     True
     """
-    params = check_training.network_parameters(net, params)
+    params = check_networks.network_parameters(net, params)
     check_training.function("loss", loss, optional=False)
-    data = check_training.batch(net, params, *check_training.pair("data", data), loss is cross_entropy, ("inputs", "labels"))
-    return mean_over(net, params, data, loss, check.count("batch_size", batch_size), check_training.workers(workers))
+    data = check_networks.batch(net, params, *check_training.pair("data", data), loss is cross_entropy, ("inputs", "labels"))
+    return mean_over(net, params, data, loss, check.count("batch_size", batch_size), check_networks.workers(workers))
 
 
 def mean_over(net, params, data, loss, batch_size, workers) -> tuple[float, float]:

@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pitsolve import check, check_training
+from pitsolve import check
 from pitsolve.cells.base import Parameters
+from pitsolve.networks import check_networks
 from pitsolve.networks.network import Network
 from pitsolve.networks.task import NetworkTask
+from pitsolve.training import check_training
 from pitsolve.training.loop import train
 from pitsolve.training.losses import cross_entropy
 from pitsolve.training.optimizers import Optimizer
@@ -89,16 +91,16 @@ def fit(
     >>> bool(run.history["loss"][-1] < run.history["loss"][0])
     True
     """
-    params = check_training.network_parameters(net, params)
+    params = check_networks.network_parameters(net, params)
     labelled, names = loss is cross_entropy, ("inputs", "labels")
-    data = check_training.batch(net, params, *check_training.pair("data", data), labelled, names)
+    data = check_networks.batch(net, params, *check_training.pair("data", data), labelled, names)
     if validation is not None:
-        validation = check_training.batch(net, params, *check_training.pair("validation", validation), labelled,
+        validation = check_networks.batch(net, params, *check_training.pair("validation", validation), labelled,
                                           ("validation inputs", "validation labels"))
     check_training.function("loss", loss, optional=False)
     check_training.function("augment", augment)
     batch_size = check.count("batch_size", batch_size)
-    task = NetworkTask(net, data, loss, augment, validation, batch_size, check_training.blocks_recomputed(recompute),
-                       check_training.workers(workers))
+    task = NetworkTask(net, data, loss, augment, validation, batch_size, check_networks.blocks_recomputed(recompute),
+                       check_networks.workers(workers))
     return train(task, params, optimizer=optimizer, schedule=schedule, epochs=epochs, batch_size=batch_size, seed=seed,
                  checkpoint=checkpoint, checkpoint_every=checkpoint_every, after_epoch=after_epoch)

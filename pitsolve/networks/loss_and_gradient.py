@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pitsolve import check_training
 from pitsolve.cells.base import Parameters
+from pitsolve.networks import check_networks
 from pitsolve.networks.network import Network
 from pitsolve.networks.timings import Clock, Timings
+from pitsolve.training import check_training
 from pitsolve.training.losses import cross_entropy
 
 
@@ -67,10 +68,10 @@ def loss_and_gradient(
     >>> sorted(grads) == sorted(params), len(timings.subnetworks)
     (True, 2)
     """
-    params = check_training.network_parameters(net, params)
+    params = check_networks.network_parameters(net, params)
     check_training.function("loss", loss, optional=False)
-    x, y = check_training.batch(net, params, x, y, loss is cross_entropy)
-    recompute, workers = check_training.blocks_recomputed(recompute), check_training.workers(workers)
+    x, y = check_networks.batch(net, params, x, y, loss is cross_entropy)
+    recompute, workers = check_networks.blocks_recomputed(recompute), check_networks.workers(workers)
     value, _, grads, timings = step(net, params, x, y, loss, recompute, workers)
     return value, grads, timings
 

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pitsolve import check, check_networks
+from pitsolve import check
 from pitsolve.backends.cpu import images
 from pitsolve.cells.base import Parameters
+from pitsolve.networks import check_layers
 from pitsolve.networks.layer import Layer
 
 EPSILON = 1e-5  # added to the variance
@@ -83,20 +84,20 @@ class BatchNorm(Layer):
                 for name, shape in self.shapes.items()}
 
     def forward(self, p: Parameters, x: np.ndarray, training: bool) -> tuple[np.ndarray, tuple]:
-        x = check_networks.batch(self, p, x, (None, None, self.channels))
+        x = check_layers.batch(self, p, x, (None, None, self.channels))
         if training:
-            check_networks.several_values(self, x.shape)
+            check_layers.several_values(self, x.shape)
         known = self.batch_statistics(*images.moments(x), x.size // self.channels) if training else self.running(p)
         return images.combine(x, self.rows(p, known)), (x, known)
 
     def backward(self, p: Parameters, saved: tuple, dy: np.ndarray) -> tuple[np.ndarray, Parameters]:
         x, known = saved
-        dy = check_networks.output_gradient(self, dy, x.shape, x.dtype)
+        dy = check_layers.output_gradient(self, dy, x.shape, x.dtype)
         following, factors, grads = self.gradients(p, known, images.gradient_sums(x, self.rows(p, known), dy))
         return images.combine(x, following, dy, factors), grads
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        check_networks.one_shape(self, shape, (None, None, self.channels))
+        check_layers.one_shape(self, shape, (None, None, self.channels))
         return shape
 
     def zero_preserving(self) -> BatchNorm:

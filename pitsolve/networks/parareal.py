@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from pitsolve import check_training
+from pitsolve.networks import check_networks
 from pitsolve.networks.chain import Chain, count_parameters
 from pitsolve.networks.layer import Layer
 from pitsolve.networks.network import Network
@@ -81,7 +81,7 @@ def parareal(
     >>> ps.networks.parareal(chain, subnetworks=3, coarse_blocks=1)
     PararealNetwork of 3 subnetworks with 4 blocks each, 3971 parameters
     """
-    count, coarse_blocks = check_training.tearing(chain, subnetworks, coarse_blocks, surrogates, coarse)
+    count, coarse_blocks = check_networks.tearing(chain, subnetworks, coarse_blocks, surrogates, coarse)
     sizes = [(len(chain.blocks) + count - 1 - j) // count for j in range(count)]  # the first ones are the larger ones
     bounds = tuple(sum(sizes[:j]) for j in range(count + 1))
     if surrogates is None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pitsolve import check, check_networks
+from pitsolve import check
 from pitsolve.backends.cpu import images
 from pitsolve.cells.base import Parameters
+from pitsolve.networks import check_layers
 from pitsolve.networks.layer import Composite, Layer, Sequence
 
 # name -> (f(x), f' as a function of f(x))
@@ -66,14 +67,14 @@ class Dense(Layer):
         return {name: random.uniform(-bound, bound, shape).astype(dtype) for name, shape in self.shapes.items()}
 
     def forward(self, p: Parameters, x: np.ndarray, training: bool) -> tuple[np.ndarray, np.ndarray]:
-        x = check_networks.batch(self, p, x, (self.inputs,))
+        x = check_layers.batch(self, p, x, (self.inputs,))
         y = images.convolve(_lines(x), p["weight"][None, None])[0].reshape(len(x), self.outputs)
         if self.bias:
             y += p["bias"]
         return y, x
 
     def backward(self, p: Parameters, saved: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, Parameters]:
-        dy = check_networks.output_gradient(self, dy, (len(saved), self.outputs), saved.dtype)
+        dy = check_layers.output_gradient(self, dy, (len(saved), self.outputs), saved.dtype)
         dx, _, dweight = images.convolve_backward(_lines(saved), p["weight"][None, None], _lines(dy))
         return dx.reshape(saved.shape), {"weight": dweight[0, 0], **({"bias": dy.sum(axis=0)} if self.bias else {})}
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pitsolve import check_networks
 from pitsolve.cells.base import Parameters
+from pitsolve.networks import check_layers
 from pitsolve.networks.layer import Layer
 
 
@@ -25,16 +25,16 @@ class GlobalAveragePooling(Layer):
     keeps_shape = False
 
     def forward(self, p: Parameters, x: np.ndarray, training: bool) -> tuple[np.ndarray, tuple]:
-        x = check_networks.batch(self, p, x, (None, None, None))
+        x = check_layers.batch(self, p, x, (None, None, None))
         return x.mean(axis=(1, 2)), (x.shape, x.dtype)
 
     def backward(self, p: Parameters, saved: tuple, dy: np.ndarray) -> tuple[np.ndarray, Parameters]:
         shape, dtype = saved
-        dy = check_networks.output_gradient(self, dy, (shape[0], shape[3]), dtype)
+        dy = check_layers.output_gradient(self, dy, (shape[0], shape[3]), dtype)
         return np.broadcast_to((dy / (shape[1] * shape[2]))[:, None, None], shape).copy(), {}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        check_networks.one_shape(self, shape, (None, None, None))
+        check_layers.one_shape(self, shape, (None, None, None))
         return shape[2:]
 
     def zero_preserving(self) -> GlobalAveragePooling:

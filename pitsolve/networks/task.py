@@ -9,8 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
-from pitsolve import check_training
 from pitsolve.cells.base import Parameters
+from pitsolve.networks import check_networks
 from pitsolve.networks.evaluate import mean_over, wrong_labels
 from pitsolve.networks.loss_and_gradient import step
 from pitsolve.networks.network import Network
@@ -45,7 +45,7 @@ class NetworkTask(Task):
     def step(self, params: Parameters, chosen: np.ndarray, seeds: Seeds) -> tuple[float, np.ndarray, Parameters]:
         x, y = self.data[0][chosen], self.data[1][chosen]
         if self.augment is not None:
-            x = check_training.augmented(self.net, self.augment(x, seeds.generator()), x)
+            x = check_networks.augmented(self.net, self.augment(x, seeds.generator()), x)
         value, outputs, grads, _ = step(self.net, params, x, y, self.loss, self.recompute, self.workers)
         return value, np.array([value * len(chosen), wrong_labels(outputs, y), len(chosen)]), grads
 

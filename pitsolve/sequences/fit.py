@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from pitsolve import check, check_sequences, check_training
+from pitsolve import check
 from pitsolve.cells.base import Parameters
+from pitsolve.sequences import check_sequences
 from pitsolve.sequences.model import SequenceModel
 from pitsolve.sequences.solver import Solver
 from pitsolve.sequences.task import SequenceTask, mean_over
 from pitsolve.sequences.warm_start import WarmStart
+from pitsolve.training import check_training
 from pitsolve.training.loop import train
 from pitsolve.training.optimizers import Optimizer
 from pitsolve.training.result import FitResult
@@ -103,15 +105,12 @@ def fit(
     >>> bool(run.history["loss"][-1] < run.history["loss"][0])
     True
     """
-    check_sequences.a_model(model)
-    params = check.parameters(model, params)
-    loss = model.loss if loss is None else check_training.function("loss", loss, optional=False)
-    data = check_sequences.data(model, params, data, "data")
+    params, loss, data = _checked(model, params, loss, data)
     if validation is not None:
         validation = check_sequences.data(model, params, validation, "validation")
     check_training.function("augment", augment)
     path, show = check_training.file_to_write("checkpoint", checkpoint), check.flag("progress", progress)
-    solver, batch_size, warm = check_sequences.solver(method), check.count("batch_size", batch_size), None
+    solver, batch_size, warm = Solver.of(method), check.count("batch_size", batch_size), None
     if warm_start is not False:
         memory = _MEMORY if warm_start is True else check.count("warm_start", warm_start)
         warm = WarmStart(len(data[0]), data[0].shape[1], memory, path)
@@ -154,8 +153,15 @@ def evaluate(model: SequenceModel, params: Parameters, data: tuple, *, method: s
     >>> ps.training.evaluate(model, model.init(seed=3), data)[1] in (0.0, 1.0)
     True
     """
-    check_sequences.a_model(model)
+    params, loss, data = _checked(model, params, loss, data)
+    return mean_over(model, params, data, loss, Solver.of(method), check.count("batch_size", batch_size))
+
+
+def _checked(model: object, params: object, loss: object, data: object):
+    """Parameters, loss and data that fit a model."""
+    if not isinstance(model, SequenceModel):
+        raise TypeError("model must be a SequenceClassifier or SequenceRegressor of pitsolve.training, got "
+                        f"{type(model).__name__}")
     params = check.parameters(model, params)
     loss = model.loss if loss is None else check_training.function("loss", loss, optional=False)
-    data = check_sequences.data(model, params, data, "data")
-    return mean_over(model, params, data, loss, check_sequences.solver(method), check.count("batch_size", batch_size))
+    return params, loss, check_sequences.data(model, params, data, "data")

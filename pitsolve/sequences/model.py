@@ -8,10 +8,11 @@ from functools import cached_property
 
 import numpy as np
 
-from pitsolve import cells, check, check_sequences
+from pitsolve import cells, check
 from pitsolve.cells.base import Cell, Parameters
 from pitsolve.networks.layer import Composite, Layer, Sequence
 from pitsolve.networks.perceptron import Dense, Residual
+from pitsolve.sequences import check_sequences
 from pitsolve.sequences.combine import Averaged, Concatenated, LastStep, MeanOverTime
 from pitsolve.sequences.evaluation import Evaluation
 from pitsolve.sequences.pointwise import GLU, Dropout, EachStep, LayerNorm, Relu
@@ -121,7 +122,7 @@ class SequenceModel(Composite):
         """Outputs (N, K), or (N, T, K) with ``readout="each"``, for inputs (N, T, m); zero past the end of a sequence."""
         params = check.parameters(self, params)
         x, lengths = check_sequences.inputs(self, params, x, lengths)
-        solver, batch_size = check_sequences.solver(method), check.count("batch_size", batch_size)
+        solver, batch_size = Solver.of(method), check.count("batch_size", batch_size)
         outputs = np.empty((len(x), *self.output_shape(x.shape[1:])), x.dtype)
         for begin in range(0, len(x), batch_size):
             part = slice(begin, begin + batch_size)

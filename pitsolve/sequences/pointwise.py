@@ -10,10 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pitsolve import check, check_networks, check_training
+from pitsolve import check
 from pitsolve.backends.cpu import features
 from pitsolve.cells.base import Parameters
+from pitsolve.networks import check_layers
 from pitsolve.networks.layer import Composite, Layer
+from pitsolve.sequences import check_sequences
+from pitsolve.training import check_training
 
 
 def _rows(x: np.ndarray) -> np.ndarray:
@@ -79,20 +82,20 @@ class LayerNorm(Layer):
         return {"weight": np.ones(self.width, dtype), "bias": np.zeros(self.width, dtype)} if self.affine else {}
 
     def forward(self, p: Parameters, x: np.ndarray, training: object) -> tuple[np.ndarray, _Normalised]:
-        x = check_training.steps(self, p, x, self.width)
+        x = check_sequences.steps(self, p, x, self.width)
         own = (np.ascontiguousarray(p[name]) for name in self.shapes)
         y, statistics = features.normalise(_rows(x), self.eps, *own)
         return y.reshape(x.shape), _Normalised(x, statistics)
 
     def backward(self, p: Parameters, saved: _Normalised, dy: np.ndarray) -> tuple[np.ndarray, Parameters]:
         x = saved.x
-        dy = check_networks.output_gradient(self, dy, x.shape, x.dtype)
+        dy = check_layers.output_gradient(self, dy, x.shape, x.dtype)
         weight = np.ascontiguousarray(p["weight"]) if self.affine else None
         dx, sums = features.normalise_backward(_rows(x), saved.statistics, weight, _rows(dy))
         return dx.reshape(x.shape), {"weight": sums[0], "bias": sums[1]} if self.affine else {}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return check_training.step_shape(self, shape, self.width)
+        return check_sequences.step_shape(self, shape, self.width)
 
 
 @dataclass(frozen=True)
@@ -108,11 +111,11 @@ class Relu(Layer):
     """
 
     def forward(self, p: Parameters, x: np.ndarray, training: object) -> tuple[np.ndarray, np.ndarray]:
-        y = features.rectify(check_training.steps(self, p, x))
+        y = features.rectify(check_sequences.steps(self, p, x))
         return y, y
 
     def backward(self, p: Parameters, saved: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, Parameters]:
-        return features.rectify_backward(saved, check_networks.output_gradient(self, dy, saved.shape, saved.dtype)), {}
+        return features.rectify_backward(saved, check_layers.output_gradient(self, dy, saved.shape, saved.dtype)), {}
 
 
 @dataclass(frozen=True)
@@ -140,12 +143,12 @@ class GLU(Layer):
     keeps_shape = False
 
     def forward(self, p: Parameters, x: np.ndarray, training: object) -> tuple[np.ndarray, np.ndarray]:
-        x = check_training.steps(self, p, x)
+        x = check_sequences.steps(self, p, x)
         shape = self.output_shape(x.shape)
         return features.gate(_rows(x)).reshape(shape), x
 
     def backward(self, p: Parameters, saved: np.ndarray, dy: np.ndarray) -> tuple[np.ndarray, Parameters]:
-        dy = check_networks.output_gradient(self, dy, self.output_shape(saved.shape), saved.dtype)
+        dy = check_layers.output_gradient(self, dy, self.output_shape(saved.shape), saved.dtype)
         return features.gate_backward(_rows(saved), _rows(dy)).reshape(saved.shape), {}
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -202,16 +205,16 @@ class Dropout(Layer):
         check_training.momentum("rate", self.rate)
 
     def forward(self, p: Parameters, x: np.ndarray, training: object) -> tuple[np.ndarray, _Dropped | None]:
-        x = check_training.steps(self, p, x)
+        x = check_sequences.steps(self, p, x)
         if not training:
             return x, None
-        saved = _Dropped(check_training.dropout_seed(self, training), x.shape, x.dtype)
+        saved = _Dropped(check_sequences.dropout_seed(self, training), x.shape, x.dtype)
         return self._masked(x, saved), saved
 
     def backward(self, p: Parameters, saved: _Dropped | None, dy: np.ndarray) -> tuple[np.ndarray, Parameters]:
         if saved is None:
             return dy, {}
-        return self._masked(check_networks.output_gradient(self, dy, saved.shape, saved.dtype), saved), {}
+        return self._masked(check_layers.output_gradient(self, dy, saved.shape, saved.dtype), saved), {}
 
     def _masked(self, x: np.ndarray, saved: _Dropped) -> np.ndarray:
         return features.drop(x, self.rate, saved.seed) if self.rate else x
@@ -246,7 +249,7 @@ class EachStep(Composite):
     layer: Layer
 
     def __post_init__(self) -> None:
-        check_training.a_layer("layer", self.layer)
+        check_layers.a_layer("layer", self.layer)
 
     @property
     def parts(self) -> tuple[tuple[str, Layer], ...]:
@@ -257,17 +260,17 @@ class EachStep(Composite):
         return self.layer.keeps_shape
 
     def forward(self, p: Parameters, x: np.ndarray, training: object) -> tuple[np.ndarray, _Stepped]:
-        x = check_training.steps(self, p, x)
+        x = check_sequences.steps(self, p, x)
         y, saved = self.layer.forward(p, _rows(x), training)
         return y.reshape(*x.shape[:-1], -1), _Stepped(x.shape, x.dtype, saved)
 
     def backward(self, p: Parameters, saved: _Stepped, dy: np.ndarray) -> tuple[np.ndarray, Parameters]:
-        dy = check_networks.output_gradient(self, dy, self.output_shape(saved.shape), saved.dtype)
+        dy = check_layers.output_gradient(self, dy, self.output_shape(saved.shape), saved.dtype)
         dx, grads = self.layer.backward(p, saved.inner, _rows(dy))
         return dx.reshape(saved.shape), grads
 
     def infer(self, p: Parameters, x: np.ndarray) -> np.ndarray:
-        x = check_training.steps(self, p, x)
+        x = check_sequences.steps(self, p, x)
         return self.layer.infer(p, _rows(x)).reshape(*x.shape[:-1], -1)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

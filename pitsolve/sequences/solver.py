@@ -58,6 +58,11 @@ class Solver:
             raise ValueError(f"options must be those of the method; {name!r} is set by the layer or by a field of Solver")
         check.flag("truncated", self.truncated)
 
+    @classmethod
+    def of(cls, method: str | Solver) -> Solver:
+        """A solver itself, or the one of a method by name."""
+        return method if isinstance(method, cls) else cls(method)
+
 
 EXACT = Solver("sequential", gradient="sequential")
 

@@ -10,12 +10,13 @@ from functools import cached_property
 
 import numpy as np
 
-from pitsolve import check_training
 from pitsolve.cells.base import Parameters
+from pitsolve.networks import check_networks
 from pitsolve.sequences.evaluation import Evaluation
 from pitsolve.sequences.model import SequenceModel
 from pitsolve.sequences.solver import EXACT, Solver
 from pitsolve.sequences.warm_start import WarmStart
+from pitsolve.training import check_training
 from pitsolve.training.loop import Seeds, Task, digest, name_of
 from pitsolve.training.losses import mean_squared
 from pitsolve.training.optimizers import global_norm
@@ -57,7 +58,7 @@ class SequenceTask(Task):
     def step(self, params: Parameters, chosen: np.ndarray, seeds: Seeds) -> tuple[float, np.ndarray, Parameters]:
         x, y, lengths = batch_of(self.data, chosen)
         if self.augment is not None:
-            x = check_training.augmented(self.model, self.augment(x, seeds.generator()), x)
+            x = check_networks.augmented(self.model, self.augment(x, seeds.generator()), x)
         guesses = None
         if self.warm is not None:
             def guesses(call: int) -> np.ndarray | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pitsolve import check_training
+from pitsolve.training import check_training
 
 _MAGIC = b"pitsolve checkpoint 1\n"
 _HEADER = len(_MAGIC) + 32 + 8

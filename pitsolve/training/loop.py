@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pitsolve import check, check_training
+from pitsolve import check
 from pitsolve.cells.base import Parameters
+from pitsolve.training import check_training
 from pitsolve.training.bar import Bar
 from pitsolve.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from pitsolve.training.optimizers import Optimizer
@@ -193,7 +194,8 @@ def train(
     after_epoch: Callable[[FitResult], None] | None, show: bool = False,
 ) -> FitResult:
     """Check what all training has in common, and run the loop."""
-    check_training.optimizer(optimizer)
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be an optimiser of pitsolve.training, got {type(optimizer).__name__}")
     for name, function in (("schedule", schedule), ("after_epoch", after_epoch)):
         check_training.function(name, function)
     every = None if checkpoint_every is None else check.count("checkpoint_every", checkpoint_every)

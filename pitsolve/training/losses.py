@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pitsolve import check, check_training
+from pitsolve import check
+from pitsolve.training import check_training
 
 
 def cross_entropy(outputs: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:

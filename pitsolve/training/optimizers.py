@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pitsolve import check, check_training
+from pitsolve import check
 from pitsolve.cells.base import Parameters
+from pitsolve.training import check_training
 
 
 def global_norm(grads: Parameters) -> float:

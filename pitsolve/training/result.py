@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pitsolve import check_training
 from pitsolve.cells.base import Parameters
+from pitsolve.training import check_training
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pitsolve import check, check_training
+from pitsolve import check
+from pitsolve.training import check_training
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,17 @@
-"""Checks of models on sequences, their inputs and their labels, before anything runs."""
+"""Checks of models on sequences, their layers, inputs and labels, before anything runs."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pitsolve import check
 from pitsolve.cells.base import Parameters
-
-if TYPE_CHECKING:
-    from pitsolve.sequences.model import SequenceModel
-    from pitsolve.sequences.recurrent import Recurrent
-    from pitsolve.sequences.solver import Solver
+from pitsolve.networks import check_layers
+from pitsolve.networks.layer import Composite, Layer
+from pitsolve.sequences.recurrent import Recurrent
 
 
-def model(value: SequenceModel, cells: dict, readouts: dict) -> None:
+def model(value: Composite, cells: dict, readouts: dict) -> None:
     """The fields of a model."""
     for name in ("input_size", "hidden", "layers", "heads", "strides"):
         check.count(name, getattr(value, name))
@@ -51,30 +47,7 @@ def recurrent(layer: Recurrent, inputs: int, width: int) -> Recurrent:
     return layer
 
 
-def a_model(value: object) -> SequenceModel:
-    """A model on sequences, not something else."""
-    from pitsolve.sequences.model import SequenceModel  # models know their checks, so not at import
-
-    if not isinstance(value, SequenceModel):
-        raise TypeError("model must be a SequenceClassifier or SequenceRegressor of pitsolve.training, got "
-                        f"{type(value).__name__}")
-    return value
-
-
-def solver(method: object) -> Solver:
-    """A Solver, or the one of a method by name."""
-    from pitsolve.sequences.solver import Solver  # as above
-
-    return method if isinstance(method, Solver) else Solver(check.choice("method", method, _methods()))
-
-
-def _methods() -> tuple[str, ...]:
-    from pitsolve.solve import METHODS
-
-    return METHODS
-
-
-def inputs(value: SequenceModel, params: Parameters, x: object, lengths: object, name: str = "x"):
+def inputs(value: Composite, params: Parameters, x: object, lengths: object, name: str = "x"):
     """Inputs (N, T, m) of the dtype of the parameters, and lengths (N,) of at least one step or None."""
     dtype = next(iter(params.values())).dtype
     array = np.asarray(x)
@@ -91,7 +64,7 @@ def inputs(value: SequenceModel, params: Parameters, x: object, lengths: object,
     return np.where((np.arange(array.shape[1]) < stop[:, None])[..., None], array, array.dtype.type(0)), stop
 
 
-def data(value: SequenceModel, params: Parameters, given: object, name: str):
+def data(value: Composite, params: Parameters, given: object, name: str):
     """(x, y) or (x, y, lengths): what fits the model; labels past the end of a sequence become -1."""
     if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
         raise TypeError(f"{name} must be a pair (x, y), or (x, y, lengths) for sequences of several lengths, got "
@@ -116,3 +89,27 @@ def data(value: SequenceModel, params: Parameters, given: object, name: str):
         bad = y[(y >= shape[-1]) | (y < -1)][0]
         raise ValueError(f"{name} labels must be from 0 to {shape[-1] - 1}, or -1 for what does not count, got {bad}")
     return x, y, lengths
+
+
+def steps(layer: Layer, p: Parameters, x: object, width: int | None = None) -> np.ndarray:
+    """x (..., C), contiguous, that fits a layer of single steps and its parameters."""
+    if isinstance(x, np.ndarray):
+        step_shape(layer, x.shape, width)
+        if x.size:
+            return check_layers.batch(layer, p, x.reshape(-1, x.shape[-1]), (width,)).reshape(x.shape)
+    return check_layers.batch(layer, p, x, (width,))
+
+
+def step_shape(layer: Layer, shape: tuple[int, ...], width: int | None) -> tuple[int, ...]:
+    """The shape of an input, with or without the batch axis."""
+    if not shape or width not in (None, shape[-1]):
+        raise ValueError(f"{layer} takes inputs of shape (..., {width or 'C'}), got {shape}")
+    return shape
+
+
+def dropout_seed(layer: Layer, training: object) -> int:
+    """The next seed from what a training loop hands to its layers."""
+    if not hasattr(training, "dropout_seed"):
+        raise TypeError(f"training must be an object with a method dropout_seed() -> int for {layer}, which draws random "
+                        f"numbers, got {training!r}; pass False outside of training")
+    return int(training.dropout_seed())

@@ -13,6 +13,13 @@ Sizes = tuple[int | None, ...]  # of one image, or of one vector; None for any s
 _PLAIN = "CAWE"  # what kernels are compiled for; a copy of what cannot be written to costs less than another compilation
 
 
+def a_layer(name: str, value: object) -> Layer:
+    """A layer, not something else."""
+    if not isinstance(value, Layer):
+        raise TypeError(f"{name} must be a layer, got {type(value).__name__}")
+    return value
+
+
 def batch(layer: Layer, p: Parameters, x: object, sizes: Sizes) -> np.ndarray:
     """A batch, contiguous, that fits the layer and its parameters."""
     if not isinstance(x, np.ndarray) or x.dtype not in (np.float32, np.float64):
