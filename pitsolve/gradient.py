@@ -90,7 +90,7 @@ def gradient(
         if method == "auto":
             forgets = solution.method == "shooting" and solution.status is Status.CONVERGED and np.max(solution.iterations) <= 1
             loops = isinstance(cell, GatedCell) or (_is_pulled(cell) and batch >= problem.backend.fewest_pullbacks())
-            method = "shooting" if forgets and isinstance(cell, GatedCell) else "sequential" if loops else "scan"
+            method = "shooting" if forgets and _in_windows(cell) else "sequential" if loops else "scan"
         states, dstates = place.array(states), place.array(dstates)
         dx = problem.backend.arrays.zeros(problem.x.shape, problem.x.dtype)  # a pullback may leave out inputs
         by_params, dh0, estimate, work = _solve(problem, states, dstates, dx, method, options)
@@ -110,13 +110,13 @@ def _solve(problem: Problem, states: np.ndarray, dstates: np.ndarray, dx: np.nda
         by_params, dh0 = _by_carries(problem, states, dstates, carries, dx)
     elif method == "shooting":
         options = {"tol": default_tolerance(states.dtype), **options}
-        if isinstance(problem.model.cell, GatedCell):
+        if _in_windows(problem.model.cell):
             by_params, dh0 = adjoint_shooting(problem, states, dstates, dx, **options)
         else:
             carries = carries_by_shooting(problem, states, dstates, **options)
             by_params, dh0 = _by_carries(problem, states, dstates, carries, dx)
     elif method == "sequential" and _is_pulled(problem.model.cell):
-        by_params, dh0 = _by_pullback(problem, states, dstates, dx)
+        by_params, dh0 = adjoint_shooting(problem, states, dstates, dx, tol=0.0, window=max(1, problem.steps))
     else:
         by_params, dh0 = _adjoint(problem, states, dstates, dx, method)
     return by_params, dh0, estimate, None if stages is None else Work(tuple(stages), loop_stage(problem.stop), levels)
@@ -125,6 +125,11 @@ def _solve(problem: Problem, states: np.ndarray, dstates: np.ndarray, dx: np.nda
 def _is_pulled(cell: Cell) -> bool:
     """Whether the cell states its pullback, so that no Jacobian is needed."""
     return isinstance(cell, GeneralCell) and cell.pullback is not None
+
+
+def _in_windows(cell: Cell) -> bool:
+    """Whether the gradient by windows needs no Jacobians either."""
+    return isinstance(cell, GatedCell) or _is_pulled(cell)
 
 
 def _stages(method: str, stop: np.ndarray) -> list[Stage] | None:
@@ -155,14 +160,6 @@ def _adjoint(problem: Problem, states: np.ndarray, dstates: np.ndarray, dx: np.n
             partials = model.partials(problem.x, states, previous, begin, end, start, stop)
         model.accumulate(totals, partials, problem.x, states, previous, adjoint, begin, start, stop)
     return model.finish(totals), model.state(carry) if back_substitution else carry
-
-
-def _by_pullback(problem: Problem, states: np.ndarray, dstates: np.ndarray, dx: np.ndarray):
-    """Back-propagation through time of a general cell that states how: no Jacobian, lambda is not kept."""
-    model, totals = problem.model, problem.model.totals(dx)
-    dh0 = problem.backend.arrays.zeros(problem.h0.shape, problem.h0.dtype)
-    model.backpropagate(totals, problem.x, states, problem.h0, dstates, dh0, problem.stop)
-    return model.finish(totals), dh0
 
 
 def _by_carries(problem: Problem, states: np.ndarray, dstates: np.ndarray, carries: np.ndarray, dx: np.ndarray):

@@ -26,6 +26,15 @@ def test_a_model_that_forgets_is_solved_in_windows():
     assert ps.gradient(cell, params, x, sol, sol.states).method == "shooting"
 
 
+def test_the_gradient_of_a_stated_pullback_follows_the_windows_of_the_states():
+    model = MODELS["lem"]
+    params, x, h0 = model.problem(600)
+    for window, iterations, method in ((300, 1, "shooting"), (100, 2, "sequential")):
+        sol = ps.solve(model.cell, params, x, h0, method="shooting", window=window)
+        assert min(2, sol.iterations) == iterations
+        assert ps.gradient(model.cell, params, x, sol, sol.states, h0).method == method
+
+
 @pytest.mark.parametrize("steps, bias", [(16384, 8.0), (1000, 0.0)])
 def test_long_memory_and_short_sequences_are_left_to_the_loop(steps, bias):
     cell, params, x = gru(steps, bias)

@@ -17,9 +17,9 @@ every_architecture = pytest.mark.parametrize("capability", offline.ARCHITECTURES
 # A float32 sine reduces a large argument with products in float64, a float64 one with numbers on the stack.
 FORWARD = ("general.sweep", "general.merge", "general.linearise")
 # Sums over time are in float64. What is read at a variable index is on the stack, and so is the scratch of schemes.
-SUMS = tuple(f"general_derivatives.{name}" for name in ("total", "accumulate", "backpropagate"))
-DERIVATIVES = tuple(f"general_derivatives.{name}" for name in (
-    "accumulate", "backpropagate", "differentiate", "pull_inputs", "pull_parameters"))
+SUMS = "general_derivatives.total", "general_derivatives.accumulate", "general_windows.accumulate"
+DERIVATIVES = ("general_windows.accumulate", *(f"general_derivatives.{name}" for name in (
+    "accumulate", "differentiate", "pull_inputs", "pull_parameters")))
 
 WINDOWS = np.zeros(3, np.int64), np.zeros(3, np.int64), np.full(3, 4)
 
@@ -38,7 +38,8 @@ def verbs(cell, dtype):
         totals = model.totals(x)
         model.accumulate(totals, None, x, states, h0, states, 0, *bounds)
         if cell.pullback is not None:
-            model.backpropagate(totals, x, states, h0, states, starts, bounds[1])
+            for before in (states, None):
+                model.windows.accumulate(totals, x, states, h0, starts, *WINDOWS, before=before, tol=0.1)
         model.finish(totals)
         model.windows.sweep(x, states, starts, *WINDOWS, source=states)
         model.windows.merge(x, states, starts, *WINDOWS, 0.1, starts)

@@ -256,5 +256,6 @@ def test_an_input_that_a_stated_pullback_leaves_out_has_gradient_zero():
     cell = ps.cells.custom(decay, 1, 2, parameters={"a": (1,)}, pullback=pullback)
     x, params = np.ones((30, 2)), {"a": np.array([2.0])}
     sol = ps.solve(cell, params, x, method="sequential")
-    gradient = ps.gradient(cell, params, x, sol, np.ones((30, 1)))
-    assert (gradient.x[:, 0] != 0.0).all() and (gradient.x[:, 1] == 0.0).all()
+    for options in ({}, {"method": "shooting", "window": 3}):
+        gradient = ps.gradient(cell, params, x, sol, np.ones((30, 1)), **options)
+        assert (gradient.x[:, 0] != 0.0).all() and (gradient.x[:, 1] == 0.0).all()

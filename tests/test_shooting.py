@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from models import MODELS
 
 import pitsolve as ps
-from pitsolve.backends.cpu import gated_windows, workspace
+from pitsolve.backends.cpu import gated_windows, general_model, workspace
 from pitsolve.backends.cpu.simd import register_bytes
 from pitsolve.methods.iteration import residual
 from pitsolve.methods.shooting import CORRECTIONS, Windows
 from pitsolve.place import placed
 from pitsolve.solve import prepare
 
-CELLS = ["gru", "gru-f32", "heads", "lstm", "custom"]
+CELLS = ["gru", "gru-f32", "heads", "lstm", "lem", "custom"]
 
 
 def forgetting(name, steps=150, batch=None):
@@ -143,12 +143,22 @@ def test_gradient_is_that_of_the_loop(name):
     np.testing.assert_allclose(got.h0, expected.h0, **bound)
 
 
+def test_windows_of_a_stated_pullback_form_no_jacobian(monkeypatch):
+    model, params, x, h0 = forgetting("lem", 60)
+    sol = ps.solve(model.cell, params, x, h0, method="shooting", window=20)
+    monkeypatch.delattr(general_model.GeneralModel, "linearise")
+    grad = ps.gradient(model.cell, params, x, sol, np.ones_like(sol.states), h0, method="shooting", window=20)
+    expected = ps.gradient(model.cell, params, x, sol, np.ones_like(sol.states), h0, method="sequential")
+    np.testing.assert_allclose(grad.x, expected.x, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["gru-f32", "lem"])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_bits_do_not_depend_on_threads(threads):
+def test_bits_do_not_depend_on_threads(threads, name):
     import numba
 
-    model, params, x, h0 = forgetting("gru-f32", 400, 2)
-    dstates = np.ones((2, 400, 2), np.float32)
+    model, params, x, h0 = forgetting(name, 400, 2)
+    dstates = np.ones((2, 400, model.cell.state_size), model.dtype)
     before = numba.get_num_threads()
     if threads > numba.config.NUMBA_NUM_THREADS:
         pytest.skip("one thread only")

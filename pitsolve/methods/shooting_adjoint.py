@@ -15,7 +15,7 @@ from pitsolve.methods.shooting import Windows
 
 def adjoint_shooting(problem: Problem, states: np.ndarray, dstates: np.ndarray, dx: np.ndarray, *, tol: float,
                      window: int | None = None) -> tuple[Parameters, np.ndarray]:
-    """Parameter gradients and dL/dh_0 of a gated cell; dL/dx is written to ``dx``.
+    """Parameter gradients and dL/dh_0 of a gated cell, or of one that states its pullback; dL/dx is written to ``dx``.
 
     With c_w the adjoint before window w and Phi_w^T the transposed Jacobian of the window, c_w = b_w + Phi_w^T c_{w+1}. The
     first sweep finds every b_w, further ones add Phi_w^T times what is new in c_{w+1}, if it exceeds ``tol`` times the largest

@@ -154,10 +154,11 @@ def test_parameter_gradients_are_sums_over_slabs(name, dtype):
 def test_the_loop_over_pullbacks_is_back_propagation_through_time(parts, dtype):
     case = Case("lem", dtype)
     case.states = reference.loop_batch(case.naive, case.params, case.x, case.h0).astype(dtype)
-    totals, carry = case.model.totals(device().upload(np.full_like(case.x, 7))), device().upload(np.full_like(case.h0, 7))
+    totals, windows = case.model.totals(device().upload(np.full_like(case.x, 7))), case.model.windows
     totals["theta"] = device().upload(np.zeros((totals["theta"].shape[0], parts)))
-    stop = np.array([7, 4, 0])
-    case.model.backpropagate(totals, case.on_x, case.on_states, case.on_h0, case.on_adjoint, carry, stop)
+    stop, zero = np.array([7, 4, 0]), device().upload(np.zeros_like(case.h0))
+    carry = windows.accumulate(totals, case.on_x, case.on_states, case.on_h0, zero, np.arange(3), np.zeros(3, np.int64), stop,
+                               before=case.on_adjoint)
     expected, dx, dh0 = dict.fromkeys(case.params, 0.0), np.full(case.x.shape, 7.0), np.zeros(case.h0.shape)
     for b in range(2):
         alone = reference.gradient(case.naive, case.params, case.x[b, :stop[b]], case.h0[b], case.adjoint[b, :stop[b]])

@@ -125,36 +125,6 @@ def accumulate_chunk(theta, complex_theta, x, states, previous, adjoint, complex
             stepped_pullback(complex_theta, x[b, t], h, adjoint[b, t - begin], complex_rows, dtheta, dx[b, t])
 
 
-@kernel(parallel=True)
-def backpropagate(theta, x, states, initial, dstates, carry, rows, dtheta, dx, stop):
-    """lambda_t = dL/dh_t + J_{t+1}^T lambda_{t+1} from the end of each sequence, and its gradients, by the stated pullback.
-
-    ``carry`` ends as J_1^T lambda_1. Tasks share the sequences and have sums of their own, as in :func:`accumulate`.
-    """
-    tasks = dtheta.shape[0]
-    batch = states.shape[0]
-    for number in prange(tasks):
-        task = np.int64(number)
-        for b in range(task * batch // tasks, (task + 1) * batch // tasks):
-            backpropagate_row(theta, x[b], states[b], initial[b], dstates[b], carry[b], rows[task], dtheta[task], dx[b],
-                              stop[b])
-
-
-@kernel
-def backpropagate_row(theta, x, states, initial, dstates, carry, rows, dtheta, dx, stop):
-    p, dp = bundle(theta), bundle(dtheta)
-    n = carry.size
-    adjoint, pulled = rows[:n], rows[n:2 * n]
-    for i in range(n):
-        pulled[i] = 0.0
-    for t in range(stop - 1, -1, -1):
-        for i in range(n):
-            adjoint[i] = dstates[t, i] + pulled[i]
-        derivative(p, x[t], initial if t == 0 else states[t - 1], states[t], adjoint, dp, dx[t], pulled)
-    for i in range(n):
-        carry[i] = pulled[i]
-
-
 @inline
 def stepped_pullback(theta, x, h, v, rows, dtheta, dx):
     n = h.size

@@ -15,7 +15,6 @@ from pitsolve.cells.parameters import Fields, packing
 from pitsolve.compile import specialise
 
 _TASKS = 8  # partial sums of the parameter gradients; fixed, so that they do not depend on the number of threads
-_APART = 16  # numbers between the scratch rows of two tasks, so that they do not share a cache line
 
 
 class GeneralModel:
@@ -84,12 +83,6 @@ class GeneralModel:
         self._kernel(general.accumulate, derivative)(
             self._theta, thetas, x, states, previous, adjoint, np.empty((_TASKS, self._row), np.complex128),
             self.work.take("pulled", _TASKS, self.cell.state_size), totals["theta"], totals["x"], begin, start, stop)
-
-    def backpropagate(self, totals, x, states, initial, dstates, carry, stop) -> None:
-        """The adjoint loop by the pullback that the cell states: gradients into ``totals``, J_1^T lambda_1 into ``carry``."""
-        rows = self.work.take("adjoint rows", _TASKS, 2 * max(self.cell.state_size, _APART))
-        self._kernel(general.backpropagate, self.cell.pullback)(
-            self._theta, x, states, initial, dstates, carry, rows, totals["theta"], totals["x"], stop)
 
     def finish(self, totals) -> Parameters:
         """The parameter gradients, from the sums of all slabs."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import numpy as np
 from numba import prange
 
-from pitsolve.compile import constant, kernel, specialise
+from pitsolve.cells.base import Parameters
+from pitsolve.compile import constant, inline, kernel, specialise
 
 SOURCE = constant("SOURCE")  # whether a source is added after each step
 BEFORE = constant("BEFORE")  # whether one is added before each transposed step
 bundle = constant("bundle")
 step = constant("step")
+derivative = constant("derivative")
+
+_APART = 16  # numbers between the scratch rows of two tasks, so that they do not share a cache line
 
 
 @kernel(parallel=True)
@@ -97,6 +101,53 @@ def pull_window(jacobian, before, after, start, carries, end, b, first, last):
             end[i] = start[i]
 
 
+@kernel(parallel=True)
+def accumulate(theta, x, states, previous, before, tolerance, starts, rows, dtheta, dx, ends, row, first, last):
+    """The same by the stated pullback, which gives the gradients too; tasks share the windows and have sums of their own.
+
+    Without BEFORE, a window stops where c is below ``tolerance``, and ends in zero.
+    """
+    tasks = dtheta.shape[0]
+    for number in prange(tasks):
+        task = np.int64(number)
+        for w in range(task * row.size // tasks, (task + 1) * row.size // tasks):
+            accumulate_window(theta, x, states, previous, before, tolerance, starts[w], rows[task], dtheta[task], dx, ends[w],
+                              row[w], first[w], last[w])
+
+
+@kernel
+def accumulate_window(theta, x, states, previous, before, tolerance, start, rows, dtheta, dx, end, b, first, last):
+    p, dp = bundle(theta), bundle(dtheta)
+    n = end.size
+    adjoint, c, pulled = rows[:n], rows[n:2 * n], rows[2 * n:2 * n + x.shape[2]]
+    for i in range(n):
+        c[i] = start[i]
+    t = last - 1
+    while t >= first and (BEFORE or not negligible(c, tolerance)):
+        for i in range(n):
+            adjoint[i] = c[i] + before[b, t, i] if BEFORE else c[i]
+        h = previous[b] if t == 0 else states[b, t - 1]
+        if BEFORE:
+            derivative(p, x[b, t], h, states[b, t], adjoint, dp, dx[b, t], c)
+        else:
+            for j in range(pulled.size):
+                pulled[j] = 0.0
+            derivative(p, x[b, t], h, states[b, t], adjoint, dp, pulled, c)
+            for j in range(pulled.size):
+                dx[b, t, j] += pulled[j]
+        t -= 1
+    for i in range(n):
+        end[i] = c[i] if t < first else 0.0
+
+
+@inline
+def negligible(c, tolerance):
+    for i in range(c.size):
+        if not abs(c[i]) <= tolerance:  # NaN is not
+            return False
+    return True
+
+
 class GeneralWindows:
     """The window verbs of a general model.
 
@@ -140,6 +191,26 @@ class GeneralWindows:
             jacobian, carries if before is None else before, carries if after is None else after,
             starts, carries, ends, row, first, last)
         return ends
+
+    def totals(self, windows: int, dx: np.ndarray) -> dict[str, np.ndarray]:
+        """Empty sums for the parameter gradients, and the array that receives dL/dx."""
+        return self._model.totals(dx)
+
+    def accumulate(self, totals, x, states, previous, starts, row, first, last, before=None, tol=0.0) -> np.ndarray:
+        """Like :func:`pull`, by the pullback that the cell states, adding to the gradients in place of keeping c.
+
+        Without ``before`` it adds what a change of ``starts`` does, until c falls below ``tol``.
+        """
+        n, theta, ends = starts.shape[1], totals["theta"], np.empty_like(starts)
+        rows = self._model.work.take("pulled", theta.shape[0], 2 * n + x.shape[2] + _APART)
+        self._kernel(accumulate, self._model.cell.pullback, BEFORE=before is not None)(
+            self._theta, x, states, previous, states if before is None else before, tol, starts, rows, theta, totals["x"], ends,
+            row, first, last)
+        return ends
+
+    def finish(self, totals) -> Parameters:
+        """The parameter gradients, from the sums of all tasks."""
+        return self._model.finish(totals)
 
     def _jacobian(self, x, states, previous) -> np.ndarray:
         of, at, jacobian = self._linearised

@@ -152,28 +152,6 @@ def accumulate(theta, x, states, previous, adjoint, dtheta, dx, begin, start, st
 
 
 @kernel
-def backpropagate(theta, x, states, initial, dstates, carry, dtheta, dx, stop):
-    """lambda_t = dL/dh_t + J_{t+1}^T lambda_{t+1} from the end of each sequence, and its gradients, by the stated pullback.
-
-    ``carry`` ends as J_1^T lambda_1. A thread is a part, and takes every ``dtheta.shape[1]``-th sequence.
-    """
-    part = cuda.grid(1)
-    if part < dtheta.shape[1]:
-        rows = scratch(2, STATE, states[0, 0, 0])
-        adjoint, pulled = rows[0], rows[1]
-        p, dp = bundle(theta), bundle(dtheta[:, part])
-        for b in range(part, states.shape[0], dtheta.shape[1]):
-            for i in range(STATE):
-                pulled[i] = 0.0
-            for t in range(stop[b] - 1, -1, -1):
-                for i in range(STATE):
-                    adjoint[i] = dstates[b, t, i] + pulled[i]
-                h = initial[b] if t == 0 else states[b, t - 1]
-                derivative(p, x[b, t], h, states[b, t], adjoint, dp, dx[b, t], pulled)
-            copy_state(pulled, carry[b])
-
-
-@kernel
 def total(dtheta, out):
     """The sum over all parts in a fixed order. A block is a parameter, a thread every ``THREADS``-th part."""
     thread, j = cuda.threadIdx.x, cuda.blockIdx.x

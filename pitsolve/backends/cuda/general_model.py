@@ -127,15 +127,6 @@ class GeneralModel:
             self._kernel(general_derivatives.pull_inputs, np.float64)(
                 grid, _THREADS, self._complex_theta, x, states, previous, adjoint, dx, *bounds)
 
-    def backpropagate(self, totals, x, states, initial, dstates, carry, stop) -> None:
-        """The adjoint loop by the pullback that the cell states: gradients into ``totals``, J_1^T lambda_1 into ``carry``."""
-        if not states.size:
-            return
-        theta = totals["theta"]
-        self._kernel(general_derivatives.backpropagate, derivative=self.cell.pullback)(
-            blocks_for(min(theta.shape[1], stop.size), _ALONE), _ALONE, self._theta, x, states, initial, dstates, carry, theta,
-            totals["x"], device().indices(stop))
-
     def finish(self, totals) -> Parameters:
         """The parameter gradients, from the sums of all slabs."""
         flat, gradients, offset = arrays.empty((self._size,), self.dtype), {}, 0

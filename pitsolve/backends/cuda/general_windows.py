@@ -7,14 +7,18 @@ import numpy as np
 from pitsolve.backends.cuda import arrays, general
 from pitsolve.backends.cuda.general import copy_state
 from pitsolve.backends.cuda.launch import blocks_for, cuda, device, specialise
+from pitsolve.cells.base import Parameters
 from pitsolve.cells.memory import scratch
-from pitsolve.compile import constant, kernel
+from pitsolve.compile import constant, inline, kernel
 
 SOURCE = constant("SOURCE")  # whether a source is added after each transposed step
 BEFORE = constant("BEFORE")  # whether one is added before it
 STATE = constant("STATE")
+INPUT = constant("INPUT")
 THREADS = constant("THREADS")
 REAL = constant("REAL")
+bundle = constant("bundle")
+derivative = constant("derivative")
 
 _ALONE = 32  # threads of a block where a thread is a window: there are few, which shall spread over the card
 _MOST = 256  # threads of a block that is a window
@@ -72,6 +76,47 @@ def pull_by_block(jacobian, before, after, starts, carries, ends, row, first, la
         ends[w, j] = c[j]
 
 
+@kernel
+def accumulate(theta, x, states, previous, before, tolerance, starts, dtheta, dx, ends, row, first, last):
+    """The same by the pullback that the cell states, which gives the gradients too, added to ``dtheta`` (parameters, parts).
+
+    A thread is a part and takes every ``dtheta.shape[1]``-th window. Without BEFORE, a window stops where c is below
+    ``tolerance``, and ends in zero.
+    """
+    part = cuda.grid(1)
+    if part < dtheta.shape[1]:
+        rows, pulled = scratch(2, STATE, states[0, 0, 0]), scratch(1, INPUT, states[0, 0, 0])[0]
+        adjoint, c = rows[0], rows[1]
+        p, dp = bundle(theta), bundle(dtheta[:, part])
+        for w in range(part, row.size, dtheta.shape[1]):
+            b, begin = row[w], first[w]
+            copy_state(starts[w], c)
+            t = last[w] - 1
+            while t >= begin and (BEFORE or not negligible(c, tolerance)):
+                for i in range(STATE):
+                    adjoint[i] = c[i] + before[b, t, i] if BEFORE else c[i]
+                h = previous[b] if t == 0 else states[b, t - 1]
+                if BEFORE:
+                    derivative(p, x[b, t], h, states[b, t], adjoint, dp, dx[b, t], c)
+                else:
+                    for j in range(INPUT):
+                        pulled[j] = REAL(0.0)
+                    derivative(p, x[b, t], h, states[b, t], adjoint, dp, pulled, c)
+                    for j in range(INPUT):
+                        dx[b, t, j] += pulled[j]
+                t -= 1
+            for i in range(STATE):
+                ends[w, i] = c[i] if t < begin else REAL(0.0)
+
+
+@inline
+def negligible(c, tolerance):
+    for i in range(STATE):
+        if not abs(c[i]) <= tolerance:  # NaN is not
+            return False
+    return True
+
+
 class GeneralWindows:
     """The window verbs of a general model.
 
@@ -122,6 +167,27 @@ class GeneralWindows:
             blocks_for(row.size, _ALONE) if small else row.size, threads, jacobian, carries if before is None else before,
             carries if after is None else after, starts, carries, ends, *map(device().indices, (row, first, last)))
         return ends
+
+    def totals(self, windows: int, dx) -> dict:
+        """Empty sums for the parameter gradients, and the array that receives dL/dx."""
+        return self._model.totals(dx)
+
+    def accumulate(self, totals, x, states, previous, starts, row, first, last, before=None, tol=0.0):
+        """Like :func:`pull`, by the pullback that the cell states, adding to the gradients in place of keeping c.
+
+        Without ``before`` it adds what a change of ``starts`` does, until c falls below ``tol``.
+        """
+        ends, theta = arrays.empty(starts.shape, starts.dtype), totals["theta"]
+        if row.size:
+            self._kernel(accumulate, derivative=self._model.cell.pullback, BEFORE=before is not None)(
+                blocks_for(min(theta.shape[1], row.size), _ALONE), _ALONE, self._theta, x, states, previous,
+                states if before is None else before, float(tol), starts, theta, totals["x"], ends,
+                *map(device().indices, (row, first, last)))
+        return ends
+
+    def finish(self, totals) -> Parameters:
+        """The parameter gradients, from the sums of all threads."""
+        return self._model.finish(totals)
 
     def _jacobian(self, x, states, previous):
         of, at, jacobian = self._linearised
