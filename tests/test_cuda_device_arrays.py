@@ -8,6 +8,7 @@ import types
 
 import numpy as np
 import pytest
+from numba.cuda import dispatcher
 from numba.cuda.cudadrv import devicearray, devices
 from offline import Recorder
 
@@ -89,3 +90,7 @@ def test_windows_of_least_squares(card, n):
     card.nothing = np.int32, np.int64
     ps.schwarz_lstsq(problem, 4, backend="cuda", max_iter=2)
     assert card.launches
+
+
+def test_a_launch_of_few_blocks_does_not_warn():
+    dispatcher._LaunchConfiguration(None, (1, 1, 1), (32, 1, 1), 0, 0)

@@ -14,7 +14,6 @@ import functools
 import math
 import os
 import types
-import warnings
 from collections.abc import Callable, Iterator
 
 import numba
@@ -30,8 +29,11 @@ if SIMULATED:
     from pitsolve.backends.cuda import simulator
 
     simulator.complete()
-# Small problems have small grids, and users can do nothing about it.
-warnings.filterwarnings("ignore", message="Grid size .* under-utilization")
+elif getattr(cuda, "implementation", None) == "NVIDIA":
+    from numba.cuda.core import config
+
+    # Small problems have small grids, and users can do nothing about it; a filter of warnings would not outlive pytest's.
+    config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 _REMEMBERED, _REMEMBERED_BYTES = 64, 1 << 16  # lengths and windows of a call, which every launch of it needs
 # Multiply-adds are fused in any case; any fastmath flag would turn tanh and division into their crude forms.
 _FLAGS = {"fastmath": False}
