@@ -8,12 +8,12 @@ import types
 
 import numpy as np
 import pytest
-from numba.cuda import dispatcher
+from numba.cuda import api, dispatcher
 from numba.cuda.cudadrv import devicearray, devices
 from offline import Recorder
 
 import pitsolve as ps
-from pitsolve.backends.cuda import foreign
+from pitsolve.backends.cuda import foreign, launch
 
 CELLS = {"gru": ps.cells.GRU(3, 8), "one unit": ps.cells.GRU(1, 1), "heads": ps.cells.GRU(3, 8, heads=8),
          "lstm": ps.cells.LSTM(3, 40), "wide": ps.cells.GRU(3, 160), "lem": ps.cells.LEM(2, 3)}
@@ -94,3 +94,33 @@ def test_windows_of_least_squares(card, n):
 
 def test_a_launch_of_few_blocks_does_not_warn():
     dispatcher._LaunchConfiguration(None, (1, 1, 1), (32, 1, 1), 0, 0)
+
+
+def test_arrays_that_run_backwards_are_read_forwards(card, monkeypatch):
+    base, seen = Memory.device_ctypes_pointer.value, []
+
+    def download(array):
+        seen.append((array.__cuda_array_interface__["data"][0], array.strides))
+        return np.arange(24.0).reshape(2, 4, 3)
+
+    monkeypatch.setattr(card, "download", download)
+    monkeypatch.setattr(card, "upload", lambda host: host)
+    monkeypatch.setattr(api, "current_context", lambda: None)
+    array = devicearray.DeviceNDArray((2, 4, 3), (96, -24, 8), np.float64, gpu_data=Memory())
+    with launch.on(card):
+        np.testing.assert_array_equal(foreign.wrap(array), np.arange(24.0).reshape(2, 4, 3)[:, ::-1])
+    assert seen == [(base - 72, (96, 24, 8))]
+
+
+@pytest.mark.parametrize(("own", "named", "waits"), [
+    (0, 0, 0), (0, 1, 0), (0, 7, 1), (7, 7, 0), (7, 0, 0), (7, 1, 1), (7, 8, 1)])
+def test_streams_that_other_arrays_name_are_waited_for(card, own, named, waits):
+    class Stream(int):
+        def synchronize(self):
+            waited.append(self)
+
+    waited, card.stream = [], Stream(own)
+    array = card.empty((2, 3), np.float32).bind(Stream(named))
+    with launch.on(card):
+        assert foreign.wrap(array) is array
+    assert waited == [named] * waits
