@@ -4,6 +4,8 @@ The simulator has NumPy arrays in their place. Here the arrays are the real ones
 """
 
 import contextlib
+import threading
+import time
 import types
 
 import numpy as np
@@ -124,3 +126,22 @@ def test_streams_that_other_arrays_name_are_waited_for(card, own, named, waits):
     with launch.on(card):
         assert foreign.wrap(array) is array
     assert waited == [named] * waits
+
+
+def test_threads_launch_one_after_the_other():
+    class Compiled(list):
+        def __getitem__(self, configuration):
+            return self.run
+
+        def run(self):
+            self.append("in")
+            time.sleep(0.01)
+            self.append("out")
+
+    kernel = types.SimpleNamespace(compiled=Compiled())
+    threads = [threading.Thread(target=launch.Device().launch, args=(kernel, 1, 32, ())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(kernel.compiled) == ["in", "out"] * 4

@@ -13,6 +13,7 @@ import contextvars
 import functools
 import math
 import os
+import threading
 import types
 from collections.abc import Callable, Iterator
 
@@ -38,6 +39,7 @@ _REMEMBERED, _REMEMBERED_BYTES = 64, 1 << 16  # lengths and windows of a call, w
 # Multiply-adds are fused in any case; any fastmath flag would turn tanh and division into their crude forms.
 _FLAGS = {"fastmath": False}
 _CACHED = {} if SIMULATED else {"cache": True}
+_one_by_one = threading.RLock()  # threads that make Numba start the driver, or load a kernel of its cache, at once get errors
 
 
 class Kernel:
@@ -119,7 +121,8 @@ class Device:
         return host
 
     def launch(self, kernel: Kernel, blocks: int | tuple[int, ...], threads: int, arguments: tuple) -> None:
-        kernel.compiled[blocks, threads, self.stream](*arguments)
+        with _one_by_one:
+            kernel.compiled[blocks, threads, self.stream](*arguments)
 
     @functools.cached_property
     def multiprocessors(self) -> int:
@@ -229,7 +232,9 @@ def unavailable() -> str | None:
         return None
     if getattr(cuda, "implementation", None) != "NVIDIA":
         return "the package numba-cuda is not installed: pip install 'pitsolve[cuda]'"
-    if not cuda.is_available():
+    with _one_by_one:
+        available = cuda.is_available()
+    if not available:
         return "there is no CUDA device that Numba can use here (numba -s shows what it finds)"
     return None
 
