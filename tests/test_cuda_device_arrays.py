@@ -4,9 +4,11 @@ The simulator has NumPy arrays in their place. Here the arrays are the real ones
 """
 
 import contextlib
+import gc
 import threading
 import time
 import types
+import weakref
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from numba.cuda.cudadrv import devicearray, devices
 from offline import Recorder
 
 import pitsolve as ps
-from pitsolve.backends.cuda import foreign, launch
+from pitsolve.backends.cuda import bind, foreign, launch
 
 CELLS = {"gru": ps.cells.GRU(3, 8), "one unit": ps.cells.GRU(1, 1), "heads": ps.cells.GRU(3, 8, heads=8),
          "lstm": ps.cells.LSTM(3, 40), "wide": ps.cells.GRU(3, 160), "lem": ps.cells.LEM(2, 3)}
@@ -145,3 +147,30 @@ def test_threads_launch_one_after_the_other():
     for thread in threads:
         thread.join()
     assert list(kernel.compiled) == ["in", "out"] * 4
+
+
+def test_memory_that_only_cycles_hold_is_found_before_it_runs_out(monkeypatch):
+    def allocate(shape, dtype, stream):
+        if held() is not None:
+            raise RuntimeError("[2] Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY")
+        return "memory"
+
+    monkeypatch.setattr(launch.cuda, "device_array", allocate)
+    cycle = Memory()
+    cycle.itself, held = cycle, weakref.ref(cycle)
+    del cycle
+    assert launch.Device().empty((2,), np.float32) == "memory"
+
+
+@pytest.mark.parametrize("name", ["gru", "lem"])
+def test_windows_go_with_their_model_without_a_search_for_cycles(card, name):
+    with launch.on(card):
+        model = bind(CELLS[name], CELLS[name].init(seed=1, dtype=np.float32), np.float32)
+        windows = weakref.ref(model.windows)
+    gc.disable()
+    try:
+        assert windows() is model.windows
+        del model
+        assert windows() is None
+    finally:
+        gc.enable()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import gc
 import math
 import os
 import threading
@@ -73,16 +74,26 @@ class Device:
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype):
         """Unspecified memory; a MemoryError says what was asked for and what there is."""
+        array = self._allocated(shape, dtype)
+        if array is None:
+            gc.collect()  # Numba's compiler leaves cycles that hold the arrays of the first call
+            array = self._allocated(shape, dtype)
+        if array is None:
+            free = cuda.current_context().get_memory_info().free
+            wanted = math.prod(shape) * np.dtype(dtype).itemsize
+            raise MemoryError(f"the CUDA device has {free / 2**20:.0f} MiB free, and an array of shape {tuple(shape)} and "
+                              f"dtype {np.dtype(dtype)} takes {wanted / 2**20:.0f} MiB; shorter or fewer sequences, float32 "
+                              "or a smaller max_memory would fit")
+        return array
+
+    def _allocated(self, shape: tuple[int, ...], dtype: np.dtype):
+        """Unspecified memory, None where there is no room."""
         try:
             return cuda.device_array(shape, dtype, stream=self.stream)
         except Exception as error:
             if "OUT_OF_MEMORY" not in str(error).upper().replace(" ", "_"):
                 raise
-            free = cuda.current_context().get_memory_info().free
-            wanted = math.prod(shape) * np.dtype(dtype).itemsize
-            raise MemoryError(f"the CUDA device has {free / 2**20:.0f} MiB free, and an array of shape {tuple(shape)} and "
-                              f"dtype {np.dtype(dtype)} takes {wanted / 2**20:.0f} MiB; shorter or fewer sequences, float32 "
-                              "or a smaller max_memory would fit") from None
+            return None
 
     def preset(self, array) -> None:
         """Every bit of an array to one."""
