@@ -199,8 +199,8 @@ def _memory(settings: Settings) -> Rows:
         raised = False
     except MemoryError:
         raised = True
-    A = cuda.to_device(np.full((1, 3), 0.5, np.float32))
-    goes_on = bool(np.allclose(ps.affine_scan(A, A).copy_to_host(), [[0.5, 0.75, 0.875]]))
+    A = cuda.to_device(np.full((3, 1), 0.5, np.float32))
+    goes_on = bool(np.allclose(ps.affine_scan(A, A).copy_to_host(), [[0.5], [0.75], [0.875]]))
     return [machine.row("a MemoryError, and the process goes on", float(raised and goes_on), "same bits", 1.0)]
 
 

@@ -4,15 +4,20 @@ The simulator has NumPy arrays in their place. Here the arrays are the real ones
 """
 
 import contextlib
+import gc
+import threading
+import time
 import types
+import weakref
 
 import numpy as np
 import pytest
+from numba.cuda import api, dispatcher
 from numba.cuda.cudadrv import devicearray, devices
 from offline import Recorder
 
 import pitsolve as ps
-from pitsolve.backends.cuda import foreign
+from pitsolve.backends.cuda import bind, foreign, launch
 
 CELLS = {"gru": ps.cells.GRU(3, 8), "one unit": ps.cells.GRU(1, 1), "heads": ps.cells.GRU(3, 8, heads=8),
          "lstm": ps.cells.LSTM(3, 40), "wide": ps.cells.GRU(3, 160), "lem": ps.cells.LEM(2, 3)}
@@ -89,3 +94,83 @@ def test_windows_of_least_squares(card, n):
     card.nothing = np.int32, np.int64
     ps.schwarz_lstsq(problem, 4, backend="cuda", max_iter=2)
     assert card.launches
+
+
+def test_a_launch_of_few_blocks_does_not_warn():
+    dispatcher._LaunchConfiguration(None, (1, 1, 1), (32, 1, 1), 0, 0)
+
+
+def test_arrays_that_run_backwards_are_read_forwards(card, monkeypatch):
+    base, seen = Memory.device_ctypes_pointer.value, []
+
+    def download(array):
+        seen.append((array.__cuda_array_interface__["data"][0], array.strides))
+        return np.arange(24.0).reshape(2, 4, 3)
+
+    monkeypatch.setattr(card, "download", download)
+    monkeypatch.setattr(card, "upload", lambda host: host)
+    monkeypatch.setattr(api, "current_context", lambda: None)
+    array = devicearray.DeviceNDArray((2, 4, 3), (96, -24, 8), np.float64, gpu_data=Memory())
+    with launch.on(card):
+        np.testing.assert_array_equal(foreign.wrap(array), np.arange(24.0).reshape(2, 4, 3)[:, ::-1])
+    assert seen == [(base - 72, (96, 24, 8))]
+
+
+@pytest.mark.parametrize(("own", "named", "waits"), [
+    (0, 0, 0), (0, 1, 0), (0, 7, 1), (7, 7, 0), (7, 0, 0), (7, 1, 1), (7, 8, 1)])
+def test_streams_that_other_arrays_name_are_waited_for(card, own, named, waits):
+    class Stream(int):
+        def synchronize(self):
+            waited.append(self)
+
+    waited, card.stream = [], Stream(own)
+    array = card.empty((2, 3), np.float32).bind(Stream(named))
+    with launch.on(card):
+        assert foreign.wrap(array) is array
+    assert waited == [named] * waits
+
+
+def test_threads_launch_one_after_the_other():
+    class Compiled(list):
+        def __getitem__(self, configuration):
+            return self.run
+
+        def run(self):
+            self.append("in")
+            time.sleep(0.01)
+            self.append("out")
+
+    kernel = types.SimpleNamespace(compiled=Compiled())
+    threads = [threading.Thread(target=launch.Device().launch, args=(kernel, 1, 32, ())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(kernel.compiled) == ["in", "out"] * 4
+
+
+def test_memory_that_only_cycles_hold_is_found_before_it_runs_out(monkeypatch):
+    def allocate(shape, dtype, stream):
+        if held() is not None:
+            raise RuntimeError("[2] Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY")
+        return "memory"
+
+    monkeypatch.setattr(launch.cuda, "device_array", allocate)
+    cycle = Memory()
+    cycle.itself, held = cycle, weakref.ref(cycle)
+    del cycle
+    assert launch.Device().empty((2,), np.float32) == "memory"
+
+
+@pytest.mark.parametrize("name", ["gru", "lem"])
+def test_windows_go_with_their_model_without_a_search_for_cycles(card, name):
+    with launch.on(card):
+        model = bind(CELLS[name], CELLS[name].init(seed=1, dtype=np.float32), np.float32)
+        windows = weakref.ref(model.windows)
+    gc.disable()
+    try:
+        assert windows() is model.windows
+        del model
+        assert windows() is None
+    finally:
+        gc.enable()

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from bench import gpu_check
+from bench.gpu_settings import Settings
 from pitsolve.backends.cpu import arrays as host
 from pitsolve.backends.cuda import arrays, launch, pointwise
 from pitsolve.backends.cuda.launch import Kernel, device
@@ -100,6 +102,18 @@ def test_memory_that_runs_out_says_what_was_asked_for(monkeypatch):
     for verb in (lambda: arrays.empty((1024, 1024), np.float32), lambda: arrays.from_host(np.zeros((1024, 1024), np.float32))):
         with pytest.raises(MemoryError, match=r"3 MiB free.*\(1024, 1024\) and dtype float32 takes 4 MiB"):
             verb()
+
+
+def test_the_check_of_memory_in_the_benchmark_passes_where_memory_runs_out(monkeypatch):
+    empty = arrays.empty
+
+    def limited(shape, dtype):
+        if shape == (1 << 41,):
+            raise MemoryError
+        return empty(shape, dtype)
+
+    monkeypatch.setattr(arrays, "empty", limited)
+    assert [row["verdict"] for row in gpu_check._memory(Settings(quick=True, once=False, simulated=False))] == ["met"]
 
 
 def test_mismatch_tells_nan_that_was_there_from_nan_that_is_new():

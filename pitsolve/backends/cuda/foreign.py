@@ -7,7 +7,7 @@ import sys
 import numpy as np
 
 from pitsolve.backends.cuda import arrays
-from pitsolve.backends.cuda.launch import Device, cuda, unavailable
+from pitsolve.backends.cuda.launch import SIMULATED, Device, cuda, device, unavailable
 
 _VECTOR_BYTES = 16
 
@@ -19,10 +19,30 @@ def wrap(value: object):
     which is slow and right for any strides.
     """
     array = value if hasattr(value, "copy_to_host") else cuda.as_cuda_array(value, sync=False)
+    _wait_for(array)
     if not array.is_c_contiguous():
-        return arrays.from_host(np.ascontiguousarray(array.copy_to_host()))
+        return arrays.from_host(np.ascontiguousarray(_on_host(array)))
     address = (getattr(array, "__cuda_array_interface__", None) or {"data": (0, False)})["data"][0] or 0
     return arrays.copy(array) if address % _VECTOR_BYTES else array
+
+
+def _wait_for(array) -> None:
+    """What was begun on the stream that an array names, if that is not the stream of the call."""
+    stream, own = getattr(array, "stream", 0), device().stream
+    if stream and int(stream) != int(own or 1):  # 1 is the default stream by its name
+        stream.synchronize()
+
+
+def _on_host(array) -> np.ndarray:
+    """A copy of an array of any strides; Numba does not copy backwards, so it gets the same memory forwards."""
+    backwards = [stride < 0 for stride in array.strides]
+    if SIMULATED or not any(backwards):
+        return arrays.to_host(array)
+    interface = array.__cuda_array_interface__
+    address = interface["data"][0] + sum((size - 1) * stride for size, stride in zip(array.shape, array.strides) if stride < 0)
+    forwards = {**interface, "data": (address, False), "strides": tuple(map(abs, array.strides))}
+    host = arrays.to_host(cuda.from_cuda_array_interface(forwards, owner=array, sync=False))
+    return host[tuple(slice(None, None, -1 if back else 1) for back in backwards)]
 
 
 def restore(array, like: object):

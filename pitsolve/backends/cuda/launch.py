@@ -11,10 +11,11 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import gc
 import math
 import os
+import threading
 import types
-import warnings
 from collections.abc import Callable, Iterator
 
 import numba
@@ -30,12 +31,16 @@ if SIMULATED:
     from pitsolve.backends.cuda import simulator
 
     simulator.complete()
-# Small problems have small grids, and users can do nothing about it.
-warnings.filterwarnings("ignore", message="Grid size .* under-utilization")
+elif getattr(cuda, "implementation", None) == "NVIDIA":
+    from numba.cuda.core import config
+
+    # Small problems have small grids, and users can do nothing about it; a filter of warnings would not outlive pytest's.
+    config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 _REMEMBERED, _REMEMBERED_BYTES = 64, 1 << 16  # lengths and windows of a call, which every launch of it needs
 # Multiply-adds are fused in any case; any fastmath flag would turn tanh and division into their crude forms.
 _FLAGS = {"fastmath": False}
 _CACHED = {} if SIMULATED else {"cache": True}
+_one_by_one = threading.RLock()  # threads that make Numba start the driver, or load a kernel of its cache, at once get errors
 
 
 class Kernel:
@@ -69,16 +74,26 @@ class Device:
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype):
         """Unspecified memory; a MemoryError says what was asked for and what there is."""
+        array = self._allocated(shape, dtype)
+        if array is None:
+            gc.collect()  # Numba's compiler leaves cycles that hold the arrays of the first call
+            array = self._allocated(shape, dtype)
+        if array is None:
+            free = cuda.current_context().get_memory_info().free
+            wanted = math.prod(shape) * np.dtype(dtype).itemsize
+            raise MemoryError(f"the CUDA device has {free / 2**20:.0f} MiB free, and an array of shape {tuple(shape)} and "
+                              f"dtype {np.dtype(dtype)} takes {wanted / 2**20:.0f} MiB; shorter or fewer sequences, float32 "
+                              "or a smaller max_memory would fit")
+        return array
+
+    def _allocated(self, shape: tuple[int, ...], dtype: np.dtype):
+        """Unspecified memory, None where there is no room."""
         try:
             return cuda.device_array(shape, dtype, stream=self.stream)
         except Exception as error:
             if "OUT_OF_MEMORY" not in str(error).upper().replace(" ", "_"):
                 raise
-            free = cuda.current_context().get_memory_info().free
-            wanted = math.prod(shape) * np.dtype(dtype).itemsize
-            raise MemoryError(f"the CUDA device has {free / 2**20:.0f} MiB free, and an array of shape {tuple(shape)} and "
-                              f"dtype {np.dtype(dtype)} takes {wanted / 2**20:.0f} MiB; shorter or fewer sequences, float32 "
-                              "or a smaller max_memory would fit") from None
+            return None
 
     def preset(self, array) -> None:
         """Every bit of an array to one."""
@@ -117,7 +132,8 @@ class Device:
         return host
 
     def launch(self, kernel: Kernel, blocks: int | tuple[int, ...], threads: int, arguments: tuple) -> None:
-        kernel.compiled[blocks, threads, self.stream](*arguments)
+        with _one_by_one:
+            kernel.compiled[blocks, threads, self.stream](*arguments)
 
     @functools.cached_property
     def multiprocessors(self) -> int:
@@ -227,7 +243,9 @@ def unavailable() -> str | None:
         return None
     if getattr(cuda, "implementation", None) != "NVIDIA":
         return "the package numba-cuda is not installed: pip install 'pitsolve[cuda]'"
-    if not cuda.is_available():
+    with _one_by_one:
+        available = cuda.is_available()
+    if not available:
         return "there is no CUDA device that Numba can use here (numba -s shows what it finds)"
     return None
 
