@@ -98,11 +98,15 @@ def build(kernel, signature, capability):
     return Build(kernel.name, int(re.search(r"Used (\d+) registers", log)[1]), stack, stores + loads)
 
 
+def ptx(kernel, signature, capability=(9, 0)):
+    """The PTX of a kernel."""
+    with _pretend(capability):
+        return cuda.compile_ptx(kernel.function, signature, cc=capability)[0]
+
+
 def doubles(kernel, signature, capability=(9, 0)):
     """Instructions with float64 in the PTX of a kernel."""
-    with _pretend(capability):
-        ptx, _ = cuda.compile_ptx(kernel.function, signature, cc=capability)
-    return len(re.findall(r"\.f64\b", ptx))
+    return len(re.findall(r"\.f64\b", ptx(kernel, signature, capability)))
 
 
 def record(verbs):

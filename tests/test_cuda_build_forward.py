@@ -26,3 +26,17 @@ def test_the_loop_spills_no_weights(cell, dtype, capability):
         model.windows.merge(x, states, starts, np.array([0, 1]), *bounds, 1e-5, starts)
 
     offline.check(verbs, capability)
+
+
+@pytest.mark.parametrize("cell", [ps.cells.GRU(6, 8), ps.cells.GRU(6, 8, heads=4)], ids=str)
+def test_windows_that_merge_keep_the_barriers_of_a_warp(cell):
+    """Whether they merge is put to a vote, in which threads meet, but which orders no memory."""
+    model = GatedModel(cell, cell.init(1, np.float32))
+    x, states = np.zeros((2, 9, 6), np.float32), np.zeros((2, 9, 8), np.float32)
+    windows = states[:, 0].copy(), np.array([0, 1]), np.array([0, 0]), np.array([9, 5])
+    barriers = []
+    for verb, more in ((model.windows.sweep, ()), (model.windows.merge, (1e-5, states[:, 0].copy()))):
+        launches = offline.record(lambda: verb(x, states, *windows, *more))  # noqa: B023
+        kernel, signature = next(launch for launch in launches if launch[0].name == "windows.advance")
+        barriers.append(offline.ptx(kernel, signature).count("bar.warp.sync"))
+    assert barriers[1] == barriers[0] > 0

@@ -64,6 +64,7 @@ def agreed(agrees, group):
     """Whether ``agrees`` holds for all threads of the window; a barrier."""
     if WARPS > 1:
         return cuda.syncthreads_and(1 if agrees else 0) != 0
+    cuda.syncwarp()  # threads meet in a vote, but it orders no memory
     if WINDOWS == 1:
         return cuda.all_sync(ALL, agrees) != 0
     disagreeing = cuda.ballot_sync(ALL, not agrees)
