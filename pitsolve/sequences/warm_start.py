@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ class WarmStart:
         return [np.load(self._file(epoch, call), mmap_mode="r+") for call in range(len(self._files(epoch)))]
 
     def _files(self, epoch: int | str) -> list[Path]:
-        return list(self._path.parent.glob(f"{self._path.name}.states{epoch}.*.npy"))
+        return list(self._path.parent.glob(f"{escape(self._path.name)}.states{epoch}.*.npy"))
 
     def _file(self, epoch: int, call: int) -> Path:
         return self._path.with_name(f"{self._path.name}.states{epoch}.{call}.npy")
