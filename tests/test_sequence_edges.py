@@ -1,5 +1,8 @@
 """Training on sequences where data, losses and paths are unusual."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 
@@ -99,3 +102,29 @@ def test_a_warm_start_touches_only_files_of_its_own_checkpoint(tmp_path):
     assert sorted(file.name for file in tmp_path.glob("*.npy")) == [
         "run1.states1.0.npy", "run1.states2.0.npy", "run[1].states1.0.npy", "run[1].states2.0.npy"]
     assert np.array_equal(run.history["iterations"], train(model, warm_start=True, epochs=3).history["iterations"])
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system reserves no blocks")
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(tmp_path, monkeypatch):
+    """Writing into a file in memory that has no room is SIGBUS; so room is taken first."""
+    def full(handle, begin, count):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space left on device: no room for the states of a warm start"):
+        train(SequenceClassifier(input_size=2, hidden=4, classes=2), checkpoint=tmp_path / "run", warm_start=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_belongs_to_one_run_at_a_time(tmp_path):
+    pytest.importorskip("fcntl")
+    model, file, refused = SequenceClassifier(input_size=2, hidden=4, classes=2), tmp_path / "run", []
+
+    def again(result):
+        with pytest.raises(CheckpointError, match="run is in use by another run") as error:
+            train(model, checkpoint=file)
+        refused.append(error)
+
+    train(model, checkpoint=file, after_epoch=again)
+    assert len(refused) == 2 and [each.name for each in tmp_path.iterdir()] == ["run"]
+    train(model, checkpoint=file, epochs=3)

@@ -17,7 +17,7 @@ from pitsolve import check
 from pitsolve.cells.base import Parameters
 from pitsolve.training import check_training
 from pitsolve.training.bar import Bar
-from pitsolve.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from pitsolve.training.checkpoint import CheckpointError, load_checkpoint, one_run, save_checkpoint
 from pitsolve.training.optimizers import Optimizer
 from pitsolve.training.result import FitResult
 
@@ -103,6 +103,10 @@ class Loop:
 
     def run(self, params: Parameters, epochs: int, after_epoch: Callable[[FitResult], None] | None) -> FitResult:
         """From the checkpoint, if there is one, to the number of epochs."""
+        with one_run(self.path):
+            return self._run(params, epochs, after_epoch)
+
+    def _run(self, params: Parameters, epochs: int, after_epoch: Callable[[FitResult], None] | None) -> FitResult:
         progress = self._resume(params)
         with Bar(self.show, epochs, self.batches, progress) as bar:
             while progress.epoch < epochs:
