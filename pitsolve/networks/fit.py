@@ -78,7 +78,7 @@ def fit(
     FloatingPointError
         The loss or a parameter is not finite. The checkpoint holds the last state before.
     CheckpointError
-        The checkpoint is broken, or belongs to another network, optimiser, seed or data.
+        The checkpoint is broken, in use by another run, or belongs to another network, optimiser, seed or data.
 
     Examples
     --------

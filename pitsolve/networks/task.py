@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ from pitsolve.networks import check_networks
 from pitsolve.networks.evaluate import mean_over, wrong_labels
 from pitsolve.networks.loss_and_gradient import step
 from pitsolve.networks.network import Network
-from pitsolve.training.loop import Seeds, Task, digest, name_of
+from pitsolve.training.loop import Seeds, Task, digest, digest_of_arrays, name_of
 
 _STATISTICS_MOMENTUM = 0.1  # share of a new batch in running statistics, as in PyTorch
 
@@ -67,8 +66,7 @@ class NetworkTask(Task):
 
     @cached_property
     def identity(self) -> dict[str, object]:
-        inputs, labels = self.data
-        shapes = sorted((name, *shape, str(inputs.dtype)) for name, shape in self.net.shapes.items())
+        shapes = sorted((name, *shape, str(self.data[0].dtype)) for name, shape in self.net.shapes.items())
         return {"network": f"{self.net!r}, parameters {digest(shapes)}", "digest of layers": digest(self.net.parts),
                 "loss": name_of(self.loss), "augmentation": name_of(self.augment),
-                "data": f"{'x'.join(map(str, inputs.shape))}, labels {zlib.crc32(np.ascontiguousarray(labels)):08x}"}
+                "data": digest_of_arrays(*self.data)}

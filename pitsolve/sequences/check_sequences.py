@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+
 import numpy as np
 
 from pitsolve import check
@@ -89,6 +92,30 @@ def data(value: Composite, params: Parameters, given: object, name: str):
         bad = y[(y >= shape[-1]) | (y < -1)][0]
         raise ValueError(f"{name} labels must be from 0 to {shape[-1] - 1}, or -1 for what does not count, got {bad}")
     return x, y, lengths
+
+
+def loss(function: Callable, *given: object) -> None:
+    """A user's loss that can be told which steps count, where targets for each step are ragged."""
+    for part in given:
+        if part is None or part[2] is None or part[1].ndim < 3:
+            continue
+        try:
+            inspect.signature(function).bind(None, None, None)
+        except TypeError:
+            raise TypeError("loss must take (outputs, targets, counted) with targets for each step of sequences of several "
+                            f"lengths, so that it knows which steps count, got {function!r}") from None
+        except ValueError:  # no signature to be had
+            return
+
+
+def augmented(x: object, before: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+    """What a user's augmentation made of a batch, contiguous: of the same shape, zero past the end of each sequence."""
+    if not isinstance(x, np.ndarray) or x.dtype != before.dtype or x.shape != before.shape:
+        raise ValueError(f"augment must give inputs like those it receives, {check.describe(before)}, got {check.describe(x)}")
+    if lengths is not None:
+        x = np.where((np.arange(x.shape[1]) < lengths[:, None])[..., None], x, x.dtype.type(0))
+    check.all_finite("inputs from augment", x)
+    return np.ascontiguousarray(x)
 
 
 def steps(layer: Layer, p: Parameters, x: object, width: int | None = None) -> np.ndarray:

@@ -67,13 +67,27 @@ class Evaluation:
         with warnings.catch_warnings():
             if self.solver.truncated:
                 warnings.filterwarnings("ignore", f"{Status.NOT_CONVERGED.value[:13]}", RuntimeWarning)
-            solution = pitsolve.solve(cell, params, x, lengths=lengths, method=self.solver.method, guess=guess,
-                                      backend=self.solver.backend, **self.solver.options)
+            try:
+                solution = pitsolve.solve(cell, params, x, lengths=lengths, method=self.solver.method, guess=guess,
+                                          backend=self.solver.backend, **self.solver.options)
+            except ValueError:
+                _still_finite("the inputs of a recurrent layer are", x)
+                raise
         self.solutions.append(solution)
         self.health.add(solution)
         return solution
 
     def gradient(self, cell: Cell, params: Parameters, x: np.ndarray, solution: Solution, dstates: np.ndarray) -> Gradient:
         """Gradient of a recurrent layer."""
-        return pitsolve.gradient(cell, params, x, solution, dstates, method=self.solver.gradient, backend=self.solver.backend,
-                                 **self.solver.gradient_options)
+        try:
+            return pitsolve.gradient(cell, params, x, solution, dstates, method=self.solver.gradient,
+                                     backend=self.solver.backend, **self.solver.gradient_options)
+        except ValueError:
+            _still_finite("the gradients of a recurrent layer's outputs are", dstates)
+            raise
+
+
+def _still_finite(what: str, array: np.ndarray) -> None:
+    """Tell numbers that grew too large on their way through a model from arguments that do not fit."""
+    if not np.isfinite(array).all():
+        raise FloatingPointError(f"{what} no longer finite") from None

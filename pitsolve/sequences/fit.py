@@ -55,8 +55,9 @@ def fit(
         ``factor = schedule(epoch)`` multiplies the rate of the optimiser; the epoch is counted from 0 and has a fraction
         within it. See :class:`WarmupCosine` and :class:`StepSchedule`.
     loss : callable, optional
-        ``value, doutputs = loss(outputs, y)``, a mean over what counts. Default: that of the model, :func:`cross_entropy` or
-        :func:`mean_squared`.
+        ``value, doutputs = loss(outputs, y)``, a mean over what counts. Labels that do not count are -1; with targets for
+        each step of ragged sequences it is called as ``loss(outputs, y, counted)``, with a mask (B, T). Default: that of the
+        model, :func:`cross_entropy` or :func:`mean_squared`.
     seed : int
         Of order, augmentation and dropout.
     augment : callable, optional
@@ -93,7 +94,7 @@ def fit(
     FloatingPointError
         The loss or a parameter is not finite. The checkpoint holds the last state before.
     CheckpointError
-        The checkpoint is broken, or belongs to another model, optimiser, seed or data.
+        The checkpoint is broken, in use by another run, or belongs to another model, optimiser, seed or data.
 
     Examples
     --------
@@ -108,6 +109,7 @@ def fit(
     params, loss, data = _checked(model, params, loss, data)
     if validation is not None:
         validation = check_sequences.data(model, params, validation, "validation")
+    check_sequences.loss(loss, data, validation)
     check_training.function("augment", augment)
     path, show = check_training.file_to_write("checkpoint", checkpoint), check.flag("progress", progress)
     solver, batch_size, warm = Solver.of(method), check.count("batch_size", batch_size), None
@@ -154,6 +156,7 @@ def evaluate(model: SequenceModel, params: Parameters, data: tuple, *, method: s
     True
     """
     params, loss, data = _checked(model, params, loss, data)
+    check_sequences.loss(loss, data)
     return mean_over(model, params, data, loss, Solver.of(method), check.count("batch_size", batch_size))
 
 

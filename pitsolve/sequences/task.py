@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,14 +10,13 @@ from functools import cached_property
 import numpy as np
 
 from pitsolve.cells.base import Parameters
-from pitsolve.networks import check_networks
+from pitsolve.sequences import check_sequences
 from pitsolve.sequences.evaluation import Evaluation
 from pitsolve.sequences.model import SequenceModel
 from pitsolve.sequences.solver import EXACT, Solver
 from pitsolve.sequences.warm_start import WarmStart
 from pitsolve.training import check_training
-from pitsolve.training.loop import Seeds, Task, digest, name_of
-from pitsolve.training.losses import mean_squared
+from pitsolve.training.loop import Seeds, Task, digest, digest_of_arrays, name_of
 from pitsolve.training.optimizers import global_norm
 
 Data = tuple[np.ndarray, np.ndarray, np.ndarray | None]
@@ -58,7 +56,7 @@ class SequenceTask(Task):
     def step(self, params: Parameters, chosen: np.ndarray, seeds: Seeds) -> tuple[float, np.ndarray, Parameters]:
         x, y, lengths = batch_of(self.data, chosen)
         if self.augment is not None:
-            x = check_networks.augmented(self.model, self.augment(x, seeds.generator()), x)
+            x = check_sequences.augmented(self.augment(x, seeds.generator()), x, lengths)
         guesses = None
         if self.warm is not None:
             def guesses(call: int) -> np.ndarray | None:
@@ -73,7 +71,8 @@ class SequenceTask(Task):
             sums[[_COLD, _COLD_SEQUENCES]] = cold.health.counts[[1, 0]]
         if seeds.batch == 0 and self.compare:
             exact = loss_and_gradient(self.model, params, x, y, self.loss, Evaluation(EXACT, lengths, seeds.number))[2]
-            sums[[_ERROR, _ERRORS]] = global_norm({name: grads[name] - exact[name] for name in exact}) / global_norm(exact), 1
+            if norm := global_norm(exact):
+                sums[[_ERROR, _ERRORS]] = global_norm({name: grads[name] - exact[name] for name in exact}) / norm, 1
         if self.warm is not None:
             self.warm.put(chosen, run.solutions)
         return value, np.concatenate([sums, run.health.counts]), grads
@@ -94,12 +93,10 @@ class SequenceTask(Task):
 
     @cached_property
     def identity(self) -> dict[str, object]:
-        x, y, lengths = self.data
-        checked = zlib.crc32(np.ascontiguousarray(y)) if lengths is None else zlib.crc32(lengths, zlib.crc32(y))
-        return {"model": f"{type(self.model).__name__}, parameters "
-                         f"{digest(sorted((name, *shape, str(x.dtype)) for name, shape in self.model.shapes.items()))}",
+        shapes = sorted((name, *shape, str(self.data[0].dtype)) for name, shape in self.model.shapes.items())
+        return {"model": f"{type(self.model).__name__}, parameters {digest(shapes)}",
                 "digest of layers": digest(self.model.network), "loss": name_of(self.loss),
-                "augmentation": name_of(self.augment), "data": f"{'x'.join(map(str, x.shape))}, labels {checked:08x}"}
+                "augmentation": name_of(self.augment), "data": digest_of_arrays(*self.data)}
 
 
 def batch_of(data: Data, chosen: np.ndarray | slice) -> Data:
@@ -109,7 +106,7 @@ def batch_of(data: Data, chosen: np.ndarray | slice) -> Data:
         return x[chosen], y[chosen], None
     lengths = lengths[chosen]
     steps = -(-int(lengths.max()) // 64) * 64
-    each = y.ndim > 1 and y.shape[1] == x.shape[1]
+    each = y.ndim == (2 if y.dtype.kind == "i" else 3)
     return x[chosen][:, :steps], y[chosen][:, :steps] if each else y[chosen], lengths
 
 
@@ -118,14 +115,17 @@ def loss_and_gradient(model: SequenceModel, params: Parameters, x: np.ndarray, y
     outputs, saved = model.forward(params, x, run)
     value, doutputs = value_and_derivative(loss, outputs, y, run.lengths)
     check_training.loss_gradient(doutputs, outputs)
+    if not np.isfinite(value):  # there is no gradient to go back with
+        raise FloatingPointError(f"the loss is {value}")
     return value, outputs, model.backward(params, saved, doutputs)[1]
 
 
 def value_and_derivative(loss: Callable, outputs: np.ndarray, y: np.ndarray, lengths: np.ndarray | None):
-    """The loss; the steps past the end of a sequence do not count (labels there are -1)."""
-    if loss is mean_squared and lengths is not None and outputs.ndim == 3:
-        return loss(outputs, y, np.arange(outputs.shape[1]) < lengths[:, None])
-    return loss(outputs, y)
+    """The loss; the steps past the end of a sequence do not count: labels there are -1, of targets the loss is told."""
+    counted = ()
+    if lengths is not None and outputs.ndim == 3 and y.dtype.kind == "f":
+        counted = (np.arange(outputs.shape[1]) < lengths[:, None],)
+    return check_training.loss_result(loss(outputs, y, *counted))
 
 
 def totals(value: float, outputs: np.ndarray, y: np.ndarray, lengths: np.ndarray | None) -> tuple[float, float, int]:

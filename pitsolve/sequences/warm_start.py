@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -83,14 +85,27 @@ class WarmStart:
         count = min(self._samples, self._memory // both)
         if self._path is None or count == 0:
             return [np.zeros((count, *shape), dtype) for shape in shapes]
-        return [np.lib.format.open_memmap(self._file(self._epoch, call), "w+", dtype, (count, *shape))
-                for call, shape in enumerate(shapes)]
+        return [_file_of_zeros(self._file(self._epoch, call), dtype, (count, *shape)) for call, shape in enumerate(shapes)]
 
     def _open(self, epoch: int) -> list[np.ndarray]:
         return [np.load(self._file(epoch, call), mmap_mode="r+") for call in range(len(self._files(epoch)))]
 
     def _files(self, epoch: int | str) -> list[Path]:
-        return list(self._path.parent.glob(f"{self._path.name}.states{epoch}.*.npy"))
+        return list(self._path.parent.glob(f"{escape(self._path.name)}.states{epoch}.*.npy"))
 
     def _file(self, epoch: int, call: int) -> Path:
         return self._path.with_name(f"{self._path.name}.states{epoch}.{call}.npy")
+
+
+def _file_of_zeros(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
+    """An .npy file in memory with its blocks reserved: where a disk is full only later, the process ends without a word."""
+    try:
+        array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+        if hasattr(os, "posix_fallocate"):
+            with open(path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(error.errno, f"{error.strerror}: no room for the states of a warm start; free some, or give warm_start "
+                      "the number of bytes to keep", str(path)) from error
+    return array

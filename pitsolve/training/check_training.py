@@ -11,6 +11,16 @@ import numpy as np
 from pitsolve import check
 
 
+def loss_result(found: object) -> tuple[float, object]:
+    """What a user's loss returns."""
+    if not isinstance(found, (tuple, list)) or len(found) != 2:
+        raise TypeError(f"loss must return a pair (value, doutputs), got {check.describe(found)}")
+    value, doutputs = found
+    if not check.is_number(value) and not (isinstance(value, np.ndarray) and value.ndim == 0):
+        raise TypeError(f"loss must return a number and doutputs, got {check.describe(value)} as the first")
+    return float(value), doutputs
+
+
 def loss_gradient(doutputs: object, outputs: np.ndarray) -> None:
     """dL/dy from a user's loss."""
     if not isinstance(doutputs, np.ndarray) or doutputs.shape != outputs.shape or doutputs.dtype != outputs.dtype:
@@ -28,6 +38,13 @@ def momentum(name: str, value: object) -> float:
 def not_negative(name: str, value: object) -> float:
     """A finite number of at least zero."""
     return 0.0 if check.is_number(value) and value == 0 else check.positive(name, value)
+
+
+def factor(value: object) -> float:
+    """What a user's schedule returns."""
+    if not check.is_number(value) or not np.isfinite(value):
+        raise ValueError(f"schedule must return a finite number, got {value!r}")
+    return float(value)
 
 
 def milestones(value: object) -> tuple[int, ...]:

@@ -11,12 +11,19 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from pitsolve.training import check_training
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 _MAGIC = b"pitsolve checkpoint 1\n"
 _HEADER = len(_MAGIC) + 32 + 8
@@ -103,6 +110,41 @@ def _flush_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+@contextmanager
+def one_run(path: Path | None) -> Iterator[None]:
+    """Hold a checkpoint, with the files beside it, for one run; another one that asks for it meanwhile gets a CheckpointError.
+
+    The system lets go of the lock when a process ends, however it does. Where it has no locks, nobody is refused.
+    """
+    if path is None or fcntl is None:
+        yield
+        return
+    lock = path.with_name(path.name + ".lock")
+    handle = _locked(path, lock)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _locked(path: Path, lock: Path) -> int:
+    """An open file that only one run has locked."""
+    while True:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise CheckpointError(f"{path} is in use by another run; wait for its end, or give another file as "
+                                  "checkpoint") from None
+        except OSError:  # a file system without locks
+            return handle
+        if os.fstat(handle).st_nlink:
+            return handle
+        os.close(handle)  # a run that ended meanwhile has removed this file
 
 
 def load_checkpoint(path: str | os.PathLike) -> Checkpoint:

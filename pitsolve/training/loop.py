@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from pitsolve import check
 from pitsolve.cells.base import Parameters
 from pitsolve.training import check_training
 from pitsolve.training.bar import Bar
-from pitsolve.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from pitsolve.training.checkpoint import CheckpointError, load_checkpoint, one_run, save_checkpoint
 from pitsolve.training.optimizers import Optimizer
 from pitsolve.training.result import FitResult
 
@@ -102,6 +103,10 @@ class Loop:
 
     def run(self, params: Parameters, epochs: int, after_epoch: Callable[[FitResult], None] | None) -> FitResult:
         """From the checkpoint, if there is one, to the number of epochs."""
+        with one_run(self.path):
+            return self._run(params, epochs, after_epoch)
+
+    def _run(self, params: Parameters, epochs: int, after_epoch: Callable[[FitResult], None] | None) -> FitResult:
         progress = self._resume(params)
         with Bar(self.show, epochs, self.batches, progress) as bar:
             while progress.epoch < epochs:
@@ -157,10 +162,15 @@ class Loop:
     def _batch(self, progress: Progress, chosen: np.ndarray) -> Progress:
         """One step of the optimiser."""
         begin = time.perf_counter()
-        value, sums, grads = self.task.step(progress.params, chosen, Seeds(self.seed, progress.epoch, progress.batches))
+        try:
+            value, sums, grads = self.task.step(progress.params, chosen, Seeds(self.seed, progress.epoch, progress.batches))
+        except FloatingPointError as error:
+            raise _not_finite(str(error), progress) from error
         if not np.isfinite(value):
             raise _not_finite(f"the loss is {value}", progress)
-        factor = 1.0 if self.schedule is None else self.schedule(progress.epoch + progress.batches / self.batches)
+        factor = 1.0
+        if self.schedule is not None:
+            factor = check_training.factor(self.schedule(progress.epoch + progress.batches / self.batches))
         params, state = self.optimizer.update(self._trained(progress.params), self._trained(grads), progress.state, factor)
         params |= self.task.follow(progress.params, grads)
         for name, array in params.items():
@@ -207,6 +217,12 @@ def train(
 def digest(value: object) -> str:
     """A few characters that differ where the representations differ, in more than where objects lie in memory."""
     return hashlib.sha256(re.sub(r" at 0x\w+", "", repr(value)).encode()).hexdigest()[:12]
+
+
+def digest_of_arrays(*arrays: np.ndarray | None) -> str:
+    """The shape of the first array, and what differs where a number in any of them does."""
+    sums = "-".join(f"{zlib.crc32(np.ascontiguousarray(array)):08x}" for array in arrays if array is not None)
+    return f"{'x'.join(map(str, arrays[0].shape))}, digest {sums}"
 
 
 def name_of(function: object) -> str:
