@@ -73,3 +73,14 @@ def test_an_interrupted_experiment_goes_on_from_its_checkpoints(tmp_path):
     assert len(files) == 1
     again = run("images", tmp_path, path, "--checkpoints", tmp_path / "kept")
     assert again["runs"]["seed 3"] == first["runs"]["seed 3"]
+
+
+def test_another_file_is_refused_in_a_sentence(tmp_path):
+    path, flat = tmp_path / "data.npz", worms(np.random.default_rng(3)) | {"X": np.ones((9, 70))}
+    for arrays, message in (({}, "data.npz must be an .npz file with arrays X, y, split: .*No such file"),
+                            ({"X_train": np.ones(3)}, "with arrays X, y, split: .*X is not a file"),
+                            (flat, r"X should have 3 axes, got shape \(9, 70\)")):
+        if arrays:
+            np.savez(path, **arrays)
+        with pytest.raises(SystemExit, match=message):
+            importlib.import_module("bench.experiments.worms").main([str(path)])

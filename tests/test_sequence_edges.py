@@ -6,7 +6,17 @@ import os
 import numpy as np
 import pytest
 
-from pitsolve.training import SGD, Adam, CheckpointError, SequenceClassifier, SequenceRegressor, evaluate, fit, mean_squared
+from pitsolve.training import (
+    SGD,
+    Adam,
+    CheckpointError,
+    SequenceClassifier,
+    SequenceRegressor,
+    Solver,
+    evaluate,
+    fit,
+    mean_squared,
+)
 
 RANDOM = np.random.default_rng(5)
 X = RANDOM.standard_normal((6, 20, 2)).astype(np.float32)
@@ -128,3 +138,13 @@ def test_a_checkpoint_belongs_to_one_run_at_a_time(tmp_path):
     train(model, checkpoint=file, after_epoch=again)
     assert len(refused) == 2 and [each.name for each in tmp_path.iterdir()] == ["run"]
     train(model, checkpoint=file, epochs=3)
+
+
+def test_a_warm_start_that_the_method_cannot_use_is_refused_or_left_out(tmp_path):
+    """Before anything runs, not after the first epoch."""
+    model = SequenceClassifier(input_size=2, hidden=4, classes=2)
+    for method in ("parareal", Solver("mgrit", {"nested": True}), Solver("mgrit", {"skip_first": True})):
+        with pytest.raises(ValueError, match="warm_start must be False with Solver"):
+            train(model, method=method, warm_start=True, epochs=1)
+    run = train(model, method="sequential", warm_start=True, checkpoint=tmp_path / "run")
+    assert np.isnan(run.history["cold_iterations"]).all() and [each.name for each in tmp_path.iterdir()] == ["run"]

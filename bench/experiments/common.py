@@ -6,6 +6,7 @@ import argparse
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -31,6 +32,21 @@ def parser(name: str, description: str, data: str | None, epochs: int,
     return made
 
 
+def arrays_of(path: Path, **dimensions: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """Arrays of an .npz file, by name and possible numbers of axes; ends with a sentence where it is another file."""
+    wanted = f"{path} must be an .npz file with arrays {', '.join(dimensions)}"
+    try:
+        with np.load(path) as file:
+            found = {name: file[name] for name in dimensions}
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        raise SystemExit(f"{wanted}: {error}") from None
+    for name, array in found.items():
+        if array.ndim not in dimensions[name]:
+            axes = " or ".join(map(str, dimensions[name]))
+            raise SystemExit(f"{wanted}; {name} should have {axes} axes, got shape {array.shape}")
+    return tuple(found.values())
+
+
 def train(chosen: argparse.Namespace, runs: dict[str, dict], data: tuple,
           validation: tuple | None) -> dict[str, ps.training.FitResult]:
     """Several runs, one epoch of each in turn, so that a noisy machine is noisy for all of them.
@@ -48,7 +64,8 @@ def train(chosen: argparse.Namespace, runs: dict[str, dict], data: tuple,
                 history = results[name].history
                 if len(history["loss"]) == epoch:
                     _print_epoch(name, epoch, history)
-            if all(result.history["seconds"].sum() > 60 * chosen.minutes for result in results.values()):
+            level = len({len(result.history["loss"]) for result in results.values()}) == 1  # else one was interrupted
+            if level and all(result.history["seconds"].sum() > 60 * chosen.minutes for result in results.values()):
                 break
     return results
 

@@ -26,8 +26,8 @@ RUNS = {  # name: cell, solver
 
 def read(path, count: int | None) -> tuple[tuple, tuple]:
     """Training and test data, each channel standardised by the training data."""
-    with np.load(path) as file:
-        train, test = (file["X_train"][:count], file["y_train"][:count]), (file["X_test"][:count], file["y_test"][:count])
+    found = common.arrays_of(path, X_train=(3,), y_train=(1,), X_test=(3,), y_test=(1,))
+    train, test = (tuple(array[:count] for array in part) for part in (found[:2], found[2:]))
     mean, deviation = train[0].mean(axis=(0, 1)), train[0].std(axis=(0, 1))
     return tuple((((x - mean) / deviation).astype(np.float32), y.astype(int)) for x, y in (train, test))
 

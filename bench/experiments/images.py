@@ -16,8 +16,8 @@ from bench.experiments import common
 
 def read(path, count: int | None) -> tuple[tuple, tuple]:
     """Training and test data as sequences of standardised pixels (N, T, channels)."""
-    with np.load(path) as file:
-        train, test = (file["X_train"][:count], file["y_train"][:count]), (file["X_test"][:count], file["y_test"][:count])
+    found = common.arrays_of(path, X_train=(3, 4), y_train=(1,), X_test=(3, 4), y_test=(1,))
+    train, test = (tuple(array[:count] for array in part) for part in (found[:2], found[2:]))
     mean, deviation = train[0].mean(axis=(0, 1, 2)), train[0].std(axis=(0, 1, 2))
     channels = train[0].shape[3] if train[0].ndim == 4 else 1
     return tuple((((x - mean) / deviation).astype(np.float32).reshape(len(x), -1, channels), y.astype(int))

@@ -19,8 +19,8 @@ LAST_USER = 18  # of the training data
 
 def read(path, steps: int | None) -> tuple[tuple, tuple]:
     """(x, y, lengths) of training and of held-back users; accelerations standardised, labels from 0, -1 for none."""
-    with np.load(path) as file:
-        x, y, offsets, users = file["X"], file["y"], file["offsets"], file["exp_user"][:, 1]
+    x, y, offsets, users = common.arrays_of(path, X=(2,), y=(1,), offsets=(1,), exp_user=(2,))
+    users = users[:, 1]
     training = users <= LAST_USER
     of_training = np.concatenate([x[begin:end] for begin, end, use in zip(offsets[:-1], offsets[1:], training) if use])
     mean, deviation = of_training.mean(axis=0), of_training.std(axis=0)

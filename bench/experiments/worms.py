@@ -18,8 +18,8 @@ METHODS = ("sequential", "shooting", "deer")
 
 def read(path, quick: bool) -> tuple[tuple, tuple]:
     """Training and validation data, each channel standardised by the training data."""
-    with np.load(path) as file:
-        x, y, split = file["X"], file["y"].astype(int), file["split"]
+    x, y, split = common.arrays_of(path, X=(3,), y=(1,), split=(1,))
+    y = y.astype(int)
     train = split == "train"
     if quick:
         x = x[:, :500]

@@ -12,6 +12,7 @@ from pitsolve.cells.base import Parameters
 from pitsolve.networks import check_layers
 from pitsolve.networks.layer import Composite, Layer
 from pitsolve.sequences.recurrent import Recurrent
+from pitsolve.sequences.solver import Solver
 
 
 def model(value: Composite, cells: dict, readouts: dict) -> None:
@@ -106,6 +107,12 @@ def loss(function: Callable, *given: object) -> None:
                             f"lengths, so that it knows which steps count, got {function!r}") from None
         except ValueError:  # no signature to be had
             return
+
+
+def warmed(solver: Solver) -> None:
+    """A solver that can start from given states."""
+    if solver.method == "parareal" or any(solver.options.get(name) is True for name in ("nested", "skip_first")):
+        raise ValueError(f"warm_start must be False with {solver}, which starts from its coarsest grid")
 
 
 def augmented(x: object, before: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:

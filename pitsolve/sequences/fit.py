@@ -65,6 +65,7 @@ def fit(
     warm_start : bool or int
         Whether each sample's states of the previous epoch are the first iterate of the solver; a number is the most bytes to
         keep, 1 GiB with True. With a checkpoint they are files beside it, else in memory. What does not fit starts cold.
+        Not with ``"parareal"``, nor with ``nested`` or ``skip_first`` of ``"mgrit"``; ``"sequential"`` has no use for it.
     gradient_error : bool, optional
         Whether the gradient of the first batch of each epoch is compared with the exact one. Default: where the solver is
         truncated.
@@ -115,6 +116,8 @@ def fit(
     solver, batch_size, warm = Solver.of(method), check.count("batch_size", batch_size), None
     if warm_start is not False:
         memory = _MEMORY if warm_start is True else check.count("warm_start", warm_start)
+        check_sequences.warmed(solver)
+    if warm_start is not False and solver.method != "sequential":
         warm = WarmStart(len(data[0]), data[0].shape[1], memory, path)
     compare = solver.truncated if gradient_error is None else check.flag("gradient_error", gradient_error)
     task = SequenceTask(model, data, loss, solver, augment, validation, batch_size, warm, compare)
