@@ -17,7 +17,8 @@ from numba.cuda.cudadrv import devicearray, devices
 from offline import Recorder
 
 import pitsolve as ps
-from pitsolve.backends.cuda import bind, foreign, launch
+from pitsolve.backends import cpu, cuda
+from pitsolve.backends.cuda import foreign, launch
 
 CELLS = {"gru": ps.cells.GRU(3, 8), "one unit": ps.cells.GRU(1, 1), "heads": ps.cells.GRU(3, 8, heads=8),
          "lstm": ps.cells.LSTM(3, 40), "wide": ps.cells.GRU(3, 160), "lem": ps.cells.LEM(2, 3)}
@@ -162,10 +163,11 @@ def test_memory_that_only_cycles_hold_is_found_before_it_runs_out(monkeypatch):
     assert launch.Device().empty((2,), np.float32) == "memory"
 
 
+@pytest.mark.parametrize("backend", [cpu, cuda], ids=lambda backend: backend.__name__.rpartition(".")[2])
 @pytest.mark.parametrize("name", ["gru", "lem"])
-def test_windows_go_with_their_model_without_a_search_for_cycles(card, name):
+def test_windows_go_with_their_model_without_a_search_for_cycles(card, name, backend):
     with launch.on(card):
-        model = bind(CELLS[name], CELLS[name].init(seed=1, dtype=np.float32), np.float32)
+        model = backend.bind(CELLS[name], CELLS[name].init(seed=1, dtype=np.float32), np.float32)
         windows = weakref.ref(model.windows)
     gc.disable()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from functools import cached_property
 
 import numpy as np
@@ -39,7 +40,8 @@ class GeneralModel:
     @cached_property
     def windows(self) -> GeneralWindows:
         """The verbs that work on many windows of time at once."""
-        return GeneralWindows(self, self._kernel, self._theta)
+        model = weakref.proxy(self)  # a cycle would keep the Jacobians of all steps until Python looks for cycles
+        return GeneralWindows(model, lambda *function, **constants: model._kernel(*function, **constants), self._theta)
 
     def step_bytes(self, order: int) -> int:
         """Scratch memory of one time step of one sequence, in bytes."""
