@@ -67,15 +67,15 @@ def test_defect_and_jacobian(name, dtype):
     case = Case(name, dtype)
     defect, diagonal = case.call(case.model.linearise, case.model.DIAGONAL)
     same, blocks = case.call(case.model.linearise, case.model.BLOCKS)
-    np.testing.assert_array_equal(defect, same)
-    np.testing.assert_array_equal(defect, case.call(case.model.linearise, case.model.VALUE)[0])
+    alone, _ = case.call(case.model.linearise, case.model.VALUE)
     expected = np.zeros_like(defect)
     for b, t, state in case.wanted():
         expected[b, t - BEGIN] = case.step(case.params, case.x[b, t], state) - case.states[b, t]
         jacobian = np.stack([case.slopes(b, t, state, None, j) for j in range(state.size)], axis=1)
         np.testing.assert_allclose(reference.dense_matrix(blocks[b, t - BEGIN], state.size), jacobian, **case.close)
         np.testing.assert_allclose(diagonal[b, t - BEGIN], np.diag(jacobian), **case.close)
-    np.testing.assert_allclose(defect, expected, **case.close)
+    for one in (defect, same, alone):  # kernels of their own: a compiler may fuse multiply-adds differently in each
+        np.testing.assert_allclose(one, expected, **case.close)
 
 
 def test_a_sequence_of_one_step_reads_no_state_before_it():
