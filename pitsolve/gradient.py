@@ -115,7 +115,7 @@ def _solve(problem: Problem, states: np.ndarray, dstates: np.ndarray, dx: np.nda
         else:
             carries = carries_by_shooting(problem, states, dstates, **options)
             by_params, dh0 = _by_carries(problem, states, dstates, carries, dx)
-    elif method == "sequential" and _is_pulled(problem.model.cell):
+    elif method == "sequential" and _is_pulled(problem.model.cell):  # the loop is one window
         by_params, dh0 = adjoint_shooting(problem, states, dstates, dx, tol=0.0, window=max(1, problem.steps))
     else:
         by_params, dh0 = _adjoint(problem, states, dstates, dx, method)
@@ -128,7 +128,7 @@ def _is_pulled(cell: Cell) -> bool:
 
 
 def _in_windows(cell: Cell) -> bool:
-    """Whether the gradient by windows needs no Jacobians either."""
+    """Whether the adjoint runs through windows by gates or a stated pullback, without Jacobians."""
     return isinstance(cell, GatedCell) or _is_pulled(cell)
 
 

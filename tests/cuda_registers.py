@@ -19,7 +19,7 @@ CEILINGS = {
     "general_derivatives.pull_inputs": (80, 80),
     "general_derivatives.pull_parameters": (80, 80),
     "general_derivatives.total": (32, 32),
-    "general_windows.accumulate": (128, 160),
+    "general_windows.accumulate": (120, 160),
     "general_windows.pull": (80, 128),
     "general_windows.pull_by_block": (80, 96),
     "large_scan.mend": (72, 72),
